@@ -1,0 +1,2 @@
+//! image
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! corten-runtime
+fn main() {}
