@@ -1,0 +1,1 @@
+//! bpf(2): loads and attaches device programs of cgroups.
