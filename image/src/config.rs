@@ -1,0 +1,46 @@
+//! The settings of the image service.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The `[image]` section of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The registries file, in the format of containers-registries.conf(5), version 2. Files named `*.conf` in the
+    /// directory of the same name with `.d` behind it are read after it, in order. It need not exist, and it is
+    /// read again whenever it changes.
+    pub registries_conf: PathBuf,
+    /// The directory whose `HOST[:PORT]` subdirectories hold the certificate authorities (`*.crt`) of single
+    /// registries.
+    pub certs_dir: PathBuf,
+    /// A directory with one `HOST/hosts.toml` for each registry, as containerd reads it. Empty: none is read.
+    pub hosts_dir: Option<PathBuf>,
+    /// The file with the credentials of the node, in the format of containers-auth.json(5). It is asked when a
+    /// request brings no credentials of its own.
+    pub auth_file: Option<PathBuf>,
+    /// The signature policy, in the format of containers-policy.json(5). Empty: every image is accepted.
+    pub policy: Option<PathBuf>,
+    /// How many images are pulled at the same time; further pulls wait for their turn.
+    pub max_parallel_pulls: usize,
+    /// How many layers of one image are downloaded and unpacked at the same time.
+    pub max_parallel_layers: usize,
+    /// Images that the kubelet's garbage collection must leave alone: names, or names that end in `*`.
+    pub pinned: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            registries_conf: PathBuf::from("/etc/containers/registries.conf"),
+            certs_dir: PathBuf::from("/etc/containers/certs.d"),
+            hosts_dir: None,
+            auth_file: None,
+            policy: None,
+            max_parallel_pulls: 4,
+            max_parallel_layers: 3,
+            pinned: Vec::new(),
+        }
+    }
+}
