@@ -1,2 +1,111 @@
-//! network
+//! Pods' networks: namespaces that outlive every process, and the CNI plugins that fill them.
+//!
+//! Follows the CNI specification 1.1.0 and speaks every released version before it; results are cached
+//! in libcni's format, so that other software reads them. Knows nothing of pods beyond an [`Attachment`],
+//! and keeps no state but the cache: what was attached is taken down with what was cached then.
 #![forbid(unsafe_code)]
+
+mod attachment;
+mod cni;
+mod error;
+pub mod netns;
+mod quantity;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+pub use attachment::{
+    Attached, Attachment, Bandwidth, Dns, INTERFACE, InterfaceUsage, IpRange, PortMapping, Protocol,
+};
+pub use cni::{Verb, Version};
+pub use error::{Error, NotReady, PluginError};
+pub use quantity::QuantityError;
+
+/// Where networks are configured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Directory of CNI configurations; the first valid one in the order of names is the network.
+    pub conf_dir: PathBuf,
+    /// Directories of CNI plugins, searched in order.
+    pub bin_dirs: Vec<PathBuf>,
+    /// Directory of the pods' network namespaces; made a shared mount.
+    pub netns_dir: PathBuf,
+    /// Directory of CNI results, as libcni keeps them.
+    pub cache_dir: PathBuf,
+    /// Seconds that one plugin may take for one answer before it is killed.
+    pub plugin_timeout_seconds: u64,
+}
+
+/// The node's network for pods.
+#[derive(Debug, Clone)]
+pub struct Network {
+    shared: Arc<Config>,
+}
+
+// === impl Config ===
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            conf_dir: "/etc/cni/net.d".into(),
+            bin_dirs: vec!["/opt/cni/bin".into(), "/usr/lib/cni".into()],
+            netns_dir: "/run/netns".into(),
+            cache_dir: "/var/lib/cni".into(),
+            plugin_timeout_seconds: 60,
+        }
+    }
+}
+
+// === impl Network ===
+
+impl Network {
+    /// Reads the configuration and watches it from now on; to be called within a tokio runtime.
+    pub fn open(config: Config) -> Result<Self, Error> {
+        Ok(Self { shared: Arc::new(config) })
+    }
+
+    /// Makes a network namespace, with its loopback interface up, and returns where it is pinned.
+    pub async fn create_namespace(&self) -> Result<PathBuf, Error> {
+        let dir = self.shared.netns_dir.clone();
+        blocking(move || netns::create(&dir)).await
+    }
+
+    /// Whether pods can have a network now; answered from memory.
+    pub fn status(&self) -> Result<(), NotReady> {
+        unimplemented!()
+    }
+
+    /// Adds a pod to the network. On failure everything that was added is taken down again.
+    pub async fn attach(&self, attachment: &Attachment) -> Result<Attached, Error> {
+        let _ = attachment;
+        unimplemented!()
+    }
+
+    /// Takes a pod out of the network that it was added to, whatever the configuration says now. Idempotent.
+    pub async fn detach(&self, attachment: &Attachment) -> Result<(), Error> {
+        let _ = attachment;
+        unimplemented!()
+    }
+
+    /// Asks the plugins whether a pod's network is still as they made it.
+    pub async fn check(&self, attachment: &Attachment) -> Result<(), Error> {
+        let _ = attachment;
+        unimplemented!()
+    }
+
+    /// Counters of the interfaces of a namespace, loopback aside.
+    pub fn usage(&self, netns: &Path) -> Result<Vec<InterfaceUsage>, Error> {
+        netns::within(netns, netns::usage)
+    }
+}
+
+/// Runs what waits for the kernel where it holds nobody up.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
