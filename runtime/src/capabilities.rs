@@ -1,0 +1,1 @@
+//! Capabilities by name and as sets of bits, see capabilities(7).
