@@ -2,8 +2,20 @@
 
 pub mod capabilities;
 pub mod cgroup;
+mod client;
+mod error;
 pub mod host;
+mod launch;
 mod native;
+mod order;
 pub mod plan;
 pub mod seccomp;
 pub mod sys;
+
+pub use client::{Events, Monitor};
+pub use error::{Error, Failure, FailureKind};
+pub use launch::{Config, Runtime};
+pub use order::{
+    ContainerOrder, ContainerReport, ContainerState, Event, ExecExit, ExecOrder, Exit, NamespaceMode, PidNamespace,
+    Report, Sandbox, Stdin, recorded_exit,
+};
