@@ -13,6 +13,7 @@ mod image;
 mod progress;
 mod reference;
 mod store;
+pub mod unpack;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,0 +1,1 @@
+//! The jail of the process that unpacks layers.
