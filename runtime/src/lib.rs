@@ -6,6 +6,7 @@ mod client;
 mod error;
 pub mod host;
 mod launch;
+pub mod mount;
 mod native;
 mod order;
 pub mod plan;
