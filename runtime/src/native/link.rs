@@ -9,7 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
 };
 use serde::{Deserialize, Serialize};
 
@@ -63,7 +64,11 @@ pub(crate) enum ToStage {
 }
 
 /// Sends one packet, with a descriptor if there is one.
-pub(crate) fn send<T: Serialize>(link: impl AsFd, message: &T, fd: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+pub(crate) fn send<T: Serialize>(
+    link: impl AsFd,
+    message: &T,
+    fd: Option<BorrowedFd<'_>>,
+) -> Result<(), Errno> {
     let mut bytes = [0; PACKET_BYTES];
     let packet = postcard::to_slice(message, &mut bytes).map_err(|_| Errno::MSGSIZE)?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -80,7 +85,9 @@ pub(crate) fn send<T: Serialize>(link: impl AsFd, message: &T, fd: Option<Borrow
 }
 
 /// Receives one packet and the descriptor that came with it; none at the end of the connection.
-pub(crate) fn receive<T: for<'a> Deserialize<'a>>(link: impl AsFd) -> Result<Option<(T, Option<OwnedFd>)>, Errno> {
+pub(crate) fn receive<T: for<'a> Deserialize<'a>>(
+    link: impl AsFd,
+) -> Result<Option<(T, Option<OwnedFd>)>, Errno> {
     let mut bytes = [0; PACKET_BYTES];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -136,8 +143,7 @@ mod tests {
     #[test]
     fn an_oversized_packet_is_refused() {
         let (stage, _monitor) = pair();
-        let long =
-            FromStage::Failed { what: "x".repeat(PACKET_BYTES), errno: 0, kind: FailureKind::Setup };
+        let long = FromStage::Failed { what: "x".repeat(PACKET_BYTES), errno: 0, kind: FailureKind::Setup };
         assert_eq!(send(&stage, &long, None), Err(Errno::MSGSIZE));
     }
 }
