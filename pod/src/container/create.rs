@@ -1,0 +1,303 @@
+//! CreateContainer: image, identity, spec, cgroup and log; then the init stage is cloned and waits.
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use image::{Image, ImageId, Lease};
+use oci_spec::runtime::Spec;
+use runtime::cgroup::Limits;
+use runtime::{ContainerOrder, PidNamespace, Stdin, plan};
+
+use super::{Container, Template, parse_cgroup};
+use crate::config::{ContainerConfig, PidMode, Profile};
+use crate::error::{Error, Result};
+use crate::node::{Node, blocking, now_ns};
+use crate::record::{ContainerPhase, ContainerRecord, PodPhase};
+use crate::sandbox::Sandbox;
+use crate::signal;
+use crate::spec::user::{self, Databases, Resolved};
+use crate::spec::{self, Inputs, devices, filter};
+
+/// Where containers go whose pod names no cgroup.
+const OWN_PARENT: &str = "/corten/containers";
+
+/// `/etc/passwd` and `/etc/group` of an image are read up to this size.
+const MAX_DATABASE_BYTES: u64 = 1 << 20;
+
+/// A container's image, found and held.
+struct Source {
+    image: Arc<Image>,
+    lease: Lease,
+    resolved: Resolved,
+}
+
+impl Node {
+    /// Prepares a container; its init waits for Start when this returns its id.
+    pub(crate) async fn create_container(
+        self: &Arc<Self>,
+        pod: &str,
+        config: ContainerConfig,
+    ) -> Result<String> {
+        let pod = self.table.pod(pod)?;
+        let node = self.clone();
+        let key = (pod.id.clone(), config.metadata.clone());
+        self.creating_containers.run(key, || async move { node.create_once(pod, config).await }).await
+    }
+
+    async fn create_once(self: Arc<Self>, pod: Arc<Sandbox>, config: ContainerConfig) -> Result<String> {
+        ready(&pod)?;
+        let source = self.source(&config).await?;
+        let container = Arc::new(self.new_container(&pod, config, &source)?);
+        self.table.insert_container(container.clone())?;
+        let gate = container.gate.lock().await;
+        let prepared = self.prepare_container(&container, source).await;
+        drop(gate);
+        match prepared {
+            Ok(()) => Ok(container.id.clone()),
+            Err(error) => {
+                if let Err(teardown) = self.remove_container_parts(&container).await {
+                    tracing::warn!(
+                        container = container.id,
+                        error = crate::error::chain(&teardown),
+                        "left over after a failed create"
+                    );
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Finds the image and who the container runs as in it.
+    async fn source(&self, config: &ContainerConfig) -> Result<Source> {
+        let name = &config.image;
+        let image = self.images.find(name).ok_or_else(|| Error::ImageNotFound { name: name.clone() })?;
+        let failed = |source| Error::Image { name: name.clone(), source: Arc::new(source) };
+        let lease = self.images.lease(&image.id).map_err(failed)?;
+        let databases = Databases {
+            passwd: self.database(&image.id, "etc/passwd").await?,
+            group: self.database(&image.id, "etc/group").await?,
+        };
+        let resolved = user::resolve(&config.security, &image.config.user, &databases)?;
+        Ok(Source { image, lease, resolved })
+    }
+
+    async fn database(&self, image: &ImageId, path: &str) -> Result<String> {
+        let bytes = self.images.read_file(image, path, MAX_DATABASE_BYTES).await;
+        let bytes =
+            bytes.map_err(|source| Error::Image { name: image.to_string(), source: Arc::new(source) })?;
+        Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
+    }
+
+    fn new_container(
+        &self,
+        pod: &Arc<Sandbox>,
+        config: ContainerConfig,
+        source: &Source,
+    ) -> Result<Container> {
+        let id = crate::id::random()?;
+        let parent = pod.config.cgroup_parent.as_deref().unwrap_or(OWN_PARENT).trim_end_matches('/');
+        let stop_signal = config.stop_signal.as_ref().or(source.image.config.stop_signal.as_ref());
+        let stop_signal = signal::name(stop_signal.map_or("SIGTERM", String::as_str))?;
+        let config = Arc::new(config);
+        let record = ContainerRecord {
+            pod_id: pod.id.clone(),
+            boot_id: self.boot_id.clone(),
+            config: config.clone(),
+            created_at_ns: now_ns(),
+            started_at_ns: 0,
+            phase: ContainerPhase::Creating,
+            pid: 0,
+            image_id: source.image.id.to_string(),
+            user: source.resolved.user.clone(),
+            resources: config.resources.clone(),
+            stop_signal,
+            log_path: log_path(pod, &config)?,
+            cgroup: format!("{parent}/{id}"),
+            id,
+        };
+        Ok(Container::new(record, config, pod.clone()))
+    }
+
+    async fn prepare_container(self: &Arc<Self>, container: &Arc<Container>, source: Source) -> Result<()> {
+        let monitor = container.pod.monitor().ok_or_else(|| not_ready(&container.pod))?;
+        let (node, prepared) = (self.clone(), container.clone());
+        let (pause_pid, pid_mode) = (monitor.pause_pid(), container.config.security.namespaces.pid.clone());
+        let target_pid = match &pid_mode {
+            PidMode::Target(id) => Some(self.target_pid(&container.pod, id)?),
+            _ => None,
+        };
+        let order =
+            blocking(move || node.order(&prepared, source, Neighbours { pause_pid, target_pid })).await?;
+        let pid =
+            monitor.create(order).await.map_err(Error::runtime("create", "container", &container.id))?;
+        let (node, created) = (self.clone(), container.clone());
+        blocking(move || {
+            created.update(&node.records, |record| {
+                record.pid = pid;
+                if record.phase == ContainerPhase::Creating {
+                    record.phase = ContainerPhase::Created;
+                }
+            })
+        })
+        .await?;
+        // Stop may have gone by while the container was hidden from it.
+        ready(&container.pod)
+    }
+
+    fn target_pid(&self, pod: &Sandbox, id: &str) -> Result<i32> {
+        let target = self.table.container(id)?;
+        if target.pod.id != pod.id || target.phase() != ContainerPhase::Running {
+            let reason = format!("{id} is not a running container of the same pod");
+            return Err(Error::invalid("linux.security_context.namespace_options.target_id", reason));
+        }
+        Ok(target.pid())
+    }
+
+    /// Everything that the monitor needs; the steps that touch disks and cgroups.
+    fn order(
+        &self,
+        container: &Arc<Container>,
+        source: Source,
+        neighbours: Neighbours,
+    ) -> Result<ContainerOrder> {
+        let spec = self.spec(container, &source, &neighbours)?;
+        self.records.save_spec(&container.pod.id, &container.id, &spec)?;
+        container.update(&self.records, |_| ())?;
+        let filter = self.filters.program(&spec)?;
+        let plan = plan::container(&spec, &self.rootfs(container, &source.lease)?, filter.as_deref())
+            .map_err(|error| Error::invalid("config", crate::error::chain(&error)))?;
+        let cgroup = self.make_cgroup(container, &spec)?;
+        let config = &container.config;
+        let order = ContainerOrder {
+            id: container.id.clone(),
+            plan,
+            pid_namespace: match &config.security.namespaces.pid {
+                PidMode::Container => PidNamespace::Own,
+                PidMode::Node => PidNamespace::Host,
+                PidMode::Pod => PidNamespace::Pod,
+                PidMode::Target(id) => PidNamespace::Target(self.table.container(id)?.id.clone()),
+            },
+            cgroup,
+            log: container.record().log_path.as_deref().map(open_log).transpose()?,
+            log_line_bytes: self.config.log_line_bytes,
+            stdin: match (config.stdin, config.stdin_once) {
+                (false, _) => Stdin::Closed,
+                (true, false) => Stdin::Open,
+                (true, true) => Stdin::Once,
+            },
+            tty: config.tty,
+        };
+        container.set_template(Template::new(spec, filter));
+        container.set_lease(Some(source.lease));
+        Ok(order)
+    }
+
+    fn spec(&self, container: &Container, source: &Source, neighbours: &Neighbours) -> Result<Spec> {
+        let (pod, config) = (&container.pod, &container.config);
+        let privileged = config.security.privileged;
+        let hostname = fs::read_to_string(pod.dir.join("hostname")).unwrap_or_default();
+        let mut inputs = Inputs {
+            id: &container.id,
+            pod_id: &pod.id,
+            pod: &pod.config,
+            container: config,
+            image: &source.image.config,
+            user: &source.resolved.user,
+            home: &source.resolved.home,
+            hostname: hostname.trim(),
+            pod_dir: &pod.dir,
+            pause_pid: neighbours.pause_pid,
+            target_pid: neighbours.target_pid,
+            cgroup: &container.cgroup(),
+            volumes: &self.container_dir(&container.id).join("volumes"),
+            devices: &devices::look_up(&config.devices, privileged)?,
+            seccomp: None,
+            host: &self.host_facts,
+        };
+        if !privileged && config.security.seccomp != Profile::Unconfined {
+            let names = spec::effective_capabilities(&inputs)?;
+            inputs.seccomp = filter::profile(&config.security.seccomp, &names, &self.config.seccomp_dir)?;
+        }
+        spec::build(&inputs)
+    }
+
+    /// The writable layer, and the layers below it.
+    fn rootfs(&self, container: &Container, lease: &Lease) -> Result<plan::Rootfs> {
+        let dir = self.container_dir(&container.id);
+        // The upper directory's mode is that of the container's root directory.
+        for (name, mode) in [("upper", 0o755), ("work", 0o700), ("volumes", 0o700)] {
+            let path = dir.join(name);
+            let made = fs::DirBuilder::new().recursive(true).mode(mode).create(&path);
+            made.map_err(Error::file("make directory", &path))?;
+        }
+        Ok(plan::Rootfs {
+            layers: lease.layers_dir().to_owned(),
+            lowers: lease.lowers().to_vec(),
+            upper: dir.join("upper"),
+            work: dir.join("work"),
+        })
+    }
+
+    fn make_cgroup(&self, container: &Container, spec: &Spec) -> Result<runtime::cgroup::Handles> {
+        let path = parse_cgroup(&container.cgroup())?;
+        let resources = spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
+        let failed = |operation| {
+            move |source| Error::Cgroup { operation, id: container.id.clone(), source: Arc::new(source) }
+        };
+        let limits = Limits::from_spec(&resources).map_err(failed("understand the limits of"))?;
+        let cgroup = self.runtime.cgroups().create(&path, &limits).map_err(failed("make"))?;
+        cgroup.handles().map_err(failed("open"))
+    }
+}
+
+/// The processes whose namespaces a container joins.
+struct Neighbours {
+    pause_pid: i32,
+    target_pid: Option<i32>,
+}
+
+fn ready(pod: &Sandbox) -> Result<()> {
+    if pod.phase() == PodPhase::Ready { Ok(()) } else { Err(not_ready(pod)) }
+}
+
+fn not_ready(pod: &Sandbox) -> Error {
+    Error::WrongState {
+        kind: "pod",
+        id: pod.id.clone(),
+        state: "not ready",
+        needed: "containers are made in a ready pod only",
+    }
+}
+
+/// Joins the log path below the pod's log directory.
+fn log_path(pod: &Sandbox, config: &ContainerConfig) -> Result<Option<PathBuf>> {
+    let (Some(directory), Some(path)) = (&pod.config.log_directory, &config.log_path) else {
+        return Ok(None);
+    };
+    if path.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
+        let reason = format!("{} must stay below the pod's log directory", path.display());
+        return Err(Error::invalid("config.log_path", reason));
+    }
+    Ok(Some(directory.join(path)))
+}
+
+/// Opens a log for appending; links are not followed and nothing but a file is written to.
+pub(crate) fn open_log(path: &Path) -> Result<std::os::fd::OwnedFd> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(Error::file("make directory", parent))?;
+    }
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC;
+    let open = || {
+        let mut options = fs::OpenOptions::new();
+        options.append(true).create(true).mode(0o640).custom_flags(flags.bits().cast_signed());
+        let file = options.open(path)?;
+        if file.metadata()?.is_file() {
+            Ok(file.into())
+        } else {
+            Err(std::io::Error::other("not a regular file"))
+        }
+    };
+    open().map_err(Error::file("open log", path))
+}

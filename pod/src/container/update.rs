@@ -1,0 +1,102 @@
+//! UpdateContainerResources and ReopenContainerLog: changes to a living container.
+
+use std::sync::Arc;
+
+use runtime::cgroup::Limits;
+
+use super::create::open_log;
+use super::{Container, parse_cgroup};
+use crate::config::Resources;
+use crate::error::{Error, Result};
+use crate::node::{Node, blocking};
+use crate::record::ContainerPhase;
+use crate::spec;
+
+impl Node {
+    /// Changes the limits that are given, all or none.
+    pub(crate) async fn update_container(self: &Arc<Self>, id: &str, wanted: Resources) -> Result<()> {
+        let container = self.table.container(id)?;
+        let node = self.clone();
+        let work = async move {
+            let _gate = container.gate.lock().await;
+            alive(&container)?;
+            let changed = container.clone();
+            blocking(move || node.set_limits(&changed, wanted)).await
+        };
+        // Half of an update would be neither the old limits nor the new.
+        let result = tokio::spawn(work).await;
+        result.unwrap_or(Err(Error::TaskLost { operation: "UpdateContainerResources" }))
+    }
+
+    fn set_limits(&self, container: &Container, wanted: Resources) -> Result<()> {
+        let failed = |source| Error::Cgroup {
+            operation: "update",
+            id: container.id.clone(),
+            source: Arc::new(source),
+        };
+        let resources = spec::linux_resources(&wanted)
+            .map_err(|source| Error::Spec { id: container.id.clone(), source: Arc::new(source) })?;
+        let limits = Limits::from_spec(&resources).map_err(failed)?;
+        let cgroup = self.runtime.cgroups().open(&parse_cgroup(&container.cgroup())?);
+        cgroup.update(&limits).map_err(failed)?;
+        container.update(&self.records, |record| merge(&mut record.resources, wanted))
+    }
+
+    /// Goes on logging into a new file of the old name.
+    pub(crate) async fn reopen_log(self: &Arc<Self>, id: &str) -> Result<()> {
+        let container = self.table.container(id)?;
+        if container.phase() != ContainerPhase::Running {
+            return Err(Error::WrongState {
+                kind: "container",
+                id: container.id.clone(),
+                state: "not running",
+                needed: "only a running container writes a log",
+            });
+        }
+        let path = container.record().log_path.clone();
+        let (Some(path), Some(monitor)) = (path, container.pod.monitor()) else {
+            return Err(Error::invalid("container_id", "the container has no log"));
+        };
+        let log = blocking(move || open_log(&path)).await?;
+        monitor.reopen_log(&container.id, log).await.map_err(Error::runtime(
+            "reopen the log of",
+            "container",
+            &container.id,
+        ))
+    }
+}
+
+fn alive(container: &Container) -> Result<()> {
+    match container.phase() {
+        ContainerPhase::Created | ContainerPhase::Running => Ok(()),
+        ContainerPhase::Creating | ContainerPhase::Exited(_) => Err(Error::WrongState {
+            kind: "container",
+            id: container.id.clone(),
+            state: "not alive",
+            needed: "limits are changed while it is created or running",
+        }),
+    }
+}
+
+/// What is given replaces what was.
+fn merge(current: &mut Resources, wanted: Resources) {
+    fn replace<T>(current: &mut Option<T>, wanted: Option<T>) {
+        if wanted.is_some() {
+            *current = wanted;
+        }
+    }
+    replace(&mut current.cpu_period, wanted.cpu_period);
+    replace(&mut current.cpu_quota, wanted.cpu_quota);
+    replace(&mut current.cpu_shares, wanted.cpu_shares);
+    replace(&mut current.memory_limit_bytes, wanted.memory_limit_bytes);
+    replace(&mut current.memory_swap_limit_bytes, wanted.memory_swap_limit_bytes);
+    replace(&mut current.cpuset_cpus, wanted.cpuset_cpus);
+    replace(&mut current.cpuset_mems, wanted.cpuset_mems);
+    for (size, limit) in wanted.hugepage_limits {
+        match current.hugepage_limits.iter_mut().find(|(known, _)| *known == size) {
+            Some((_, known)) => *known = limit,
+            None => current.hugepage_limits.push((size, limit)),
+        }
+    }
+    current.unified.extend(wanted.unified);
+}

@@ -1,0 +1,123 @@
+//! A pod sandbox: its record, its monitor, and the state that others see.
+
+mod files;
+mod network;
+mod remove;
+mod run;
+mod stop;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use runtime::Monitor;
+use tokio::sync::watch;
+
+use crate::config::{PodConfig, PodOrNode};
+use crate::error::Result;
+use crate::record::{PodPhase, PodRecord, Records};
+use crate::status::{PodState, PodStatus};
+
+/// One pod.
+#[derive(Debug)]
+pub(crate) struct Sandbox {
+    pub id: String,
+    pub config: Arc<PodConfig>,
+    /// Its directory under the state directory: the monitor's socket, exit files, shared files.
+    pub dir: PathBuf,
+    /// Held by what changes the pod as a whole, stop and remove; never by what reads it.
+    pub gate: tokio::sync::Mutex<()>,
+    /// Guards the record and the monitor; never held across an await.
+    state: Mutex<State>,
+    status: watch::Sender<Arc<PodStatus>>,
+}
+
+#[derive(Debug)]
+struct State {
+    record: PodRecord,
+    monitor: Option<Monitor>,
+}
+
+impl Sandbox {
+    pub(crate) fn new(record: PodRecord, dir: PathBuf) -> Self {
+        let (status, _) = watch::channel(Arc::new(status_of(&record)));
+        Self {
+            id: record.id.clone(),
+            config: record.config.clone(),
+            dir,
+            gate: tokio::sync::Mutex::default(),
+            state: Mutex::new(State { record, monitor: None }),
+            status,
+        }
+    }
+
+    /// What Status and List show; none while it is half made.
+    pub(crate) fn status(&self) -> Option<Arc<PodStatus>> {
+        (self.phase() != PodPhase::Creating).then(|| self.status.borrow().clone())
+    }
+
+    pub(crate) fn phase(&self) -> PodPhase {
+        self.lock().record.phase
+    }
+
+    pub(crate) fn netns(&self) -> Option<PathBuf> {
+        self.lock().record.netns.clone()
+    }
+
+    pub(crate) fn ips(&self) -> Vec<std::net::IpAddr> {
+        self.lock().record.ips.clone()
+    }
+
+    /// The monitor, while there is one.
+    pub(crate) fn monitor(&self) -> Option<Monitor> {
+        self.lock().monitor.clone()
+    }
+
+    pub(crate) fn set_monitor(&self, monitor: Option<Monitor>) {
+        self.lock().monitor = monitor;
+        // Whoever waits for the monitor's end looks again.
+        self.status.send_modify(|_| ());
+    }
+
+    /// Waits until the pod has no monitor any more.
+    pub(crate) async fn monitor_gone(&self) {
+        let mut status = self.status.subscribe();
+        // The sender lives as long as the pod does.
+        drop(status.wait_for(|_| self.lock().monitor.is_none()).await);
+    }
+
+    /// Changes the record, on disk and in memory, and then what others see.
+    pub(crate) fn update(&self, records: &Records, change: impl FnOnce(&mut PodRecord)) -> Result<()> {
+        let mut state = self.lock();
+        let mut record = state.record.clone();
+        change(&mut record);
+        records.save_pod(&record)?;
+        state.record = record;
+        let status = Arc::new(status_of(&state.record));
+        drop(state);
+        self.status.send_replace(status);
+        Ok(())
+    }
+
+    /// Whether the pod has a network namespace of its own.
+    pub(crate) fn has_network(&self) -> bool {
+        self.config.security.namespaces.network == PodOrNode::Pod
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn status_of(record: &PodRecord) -> PodStatus {
+    let state = match record.phase {
+        PodPhase::Ready => PodState::Ready,
+        PodPhase::Creating | PodPhase::Stopping | PodPhase::Stopped => PodState::NotReady,
+    };
+    PodStatus {
+        id: record.id.clone(),
+        config: record.config.clone(),
+        state,
+        created_at_ns: record.created_at_ns,
+        ips: record.ips.clone(),
+    }
+}

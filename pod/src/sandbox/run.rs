@@ -1,0 +1,128 @@
+//! RunPodSandbox: namespaces, monitor with pause, and the network, side by side where they can be.
+
+use std::fs::DirBuilder;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use network::netns;
+use runtime::{Events, Monitor, NamespaceMode};
+
+use super::{Sandbox, files};
+use crate::config::{PidMode, PodConfig, PodOrNode};
+use crate::error::{Error, Result};
+use crate::node::{Node, blocking, now_ns};
+use crate::record::{PodPhase, PodRecord};
+use crate::{id, sysctl};
+
+impl Node {
+    /// Makes and starts a pod; it is ready when this returns its id.
+    pub(crate) async fn run_pod(self: &Arc<Self>, config: PodConfig) -> Result<String> {
+        let node = self.clone();
+        self.running_pods
+            .run(config.metadata.clone(), || async move { node.run_pod_once(config).await })
+            .await
+    }
+
+    async fn run_pod_once(self: Arc<Self>, config: PodConfig) -> Result<String> {
+        self.config.check_handler(&config.handler)?;
+        let sysctls = sysctl::for_pod(&config, &self.config.sysctls)?;
+        let pod = Arc::new(self.new_sandbox(config)?);
+        self.table.insert_pod(pod.clone())?;
+        match self.bring_up(&pod, sysctls).await {
+            Ok(()) => Ok(pod.id.clone()),
+            Err(error) => {
+                // The one teardown; when it fails the pod stays listed, not ready, for Stop and Remove.
+                if let Err(teardown) = self.remove_pod_parts(&pod).await {
+                    tracing::warn!(
+                        pod = pod.id,
+                        error = crate::error::chain(&teardown),
+                        "left over after a failed start"
+                    );
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn new_sandbox(&self, config: PodConfig) -> Result<Sandbox> {
+        let id = id::random()?;
+        let dir = self.pod_dir(&id);
+        let record = PodRecord {
+            id,
+            boot_id: self.boot_id.clone(),
+            config: Arc::new(config),
+            created_at_ns: now_ns(),
+            phase: PodPhase::Creating,
+            netns: None,
+            ips: Vec::new(),
+        };
+        Ok(Sandbox::new(record, dir))
+    }
+
+    async fn bring_up(self: &Arc<Self>, pod: &Arc<Sandbox>, sysctls: Vec<(String, String)>) -> Result<()> {
+        let namespace = self.prepare(pod).await?;
+        let attach = self.attach(pod);
+        let launch = self.launch(pod, namespace, sysctls);
+        let (attached, launched) = tokio::join!(attach, launch);
+        // Kept before any error is told, so that teardown finds it.
+        if let Ok((monitor, events)) = launched {
+            pod.set_monitor(Some(monitor));
+            self.watch(pod.clone(), events);
+        } else {
+            launched?;
+        }
+        let ips = attached?;
+        let (node, pod) = (self.clone(), pod.clone());
+        blocking(move || {
+            pod.update(&node.records, |record| {
+                record.ips = ips;
+                record.phase = PodPhase::Ready;
+            })
+        })
+        .await
+    }
+
+    /// The record first, so that whatever follows can be taken down after a crash; then the directory,
+    /// the shared files and the network namespace.
+    async fn prepare(self: &Arc<Self>, pod: &Arc<Sandbox>) -> Result<Option<OwnedFd>> {
+        let (node, pod) = (self.clone(), pod.clone());
+        blocking(move || {
+            let netns = if pod.has_network() { Some(node.create_netns(&pod)?) } else { None };
+            pod.update(&node.records, |record| record.netns.clone_from(&netns))?;
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&pod.dir)
+                .map_err(Error::file("make directory", &pod.dir))?;
+            files::create(&pod.dir, &pod.config, &files::hostname(&pod.config)?)?;
+            netns.map(|path| netns::open(&path).map_err(node.network_error("open", &pod.id))).transpose()
+        })
+        .await
+    }
+
+    fn create_netns(&self, pod: &Sandbox) -> Result<PathBuf> {
+        netns::create(&self.config.netns_dir).map_err(self.network_error("make", &pod.id))
+    }
+
+    async fn launch(
+        &self,
+        pod: &Sandbox,
+        network: Option<OwnedFd>,
+        sysctls: Vec<(String, String)>,
+    ) -> Result<(Monitor, Events)> {
+        let namespaces = &pod.config.security.namespaces;
+        let mode = |pod_owned| if pod_owned { NamespaceMode::Pod } else { NamespaceMode::Node };
+        let sandbox = runtime::Sandbox {
+            id: pod.id.clone(),
+            dir: pod.dir.clone(),
+            hostname: files::hostname(&pod.config)?,
+            network,
+            ipc: mode(namespaces.ipc == PodOrNode::Pod),
+            pid: mode(namespaces.pid == PidMode::Pod),
+            sysctls,
+        };
+        self.runtime.launch(sandbox).await.map_err(Error::runtime("start", "pod", &pod.id))
+    }
+}
