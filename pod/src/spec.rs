@@ -96,12 +96,9 @@ fn assemble(
         .namespaces(namespaces(inputs)?)
         .resources(resources::for_container(inputs)?)
         .devices(devices::linux_devices(inputs.devices)?)
-        .rootfs_propagation(rootfs_propagation(inputs.container));
-    if !inputs.container.security.privileged {
-        linux = linux
-            .masked_paths(strings(&inputs.container.security.masked_paths))
-            .readonly_paths(strings(&inputs.container.security.readonly_paths));
-    }
+        .rootfs_propagation(rootfs_propagation(inputs.container))
+        .masked_paths(unless_privileged(inputs, &inputs.container.security.masked_paths))
+        .readonly_paths(unless_privileged(inputs, &inputs.container.security.readonly_paths));
     if let Some(seccomp) = inputs.seccomp.clone() {
         linux = linux.seccomp(seccomp);
     }
@@ -182,7 +179,11 @@ fn annotations(inputs: &Inputs<'_>) -> HashMap<String, String> {
     .collect()
 }
 
-fn strings(paths: &[PathBuf]) -> Vec<String> {
+/// Given also when there are none, since the builder has a default of its own.
+fn unless_privileged(inputs: &Inputs<'_>, paths: &[PathBuf]) -> Vec<String> {
+    if inputs.container.security.privileged {
+        return Vec::new();
+    }
     paths.iter().map(|path| path.to_string_lossy().into_owned()).collect()
 }
 
