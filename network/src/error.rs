@@ -120,7 +120,7 @@ pub enum Error {
         /// The network's name.
         network: String,
         /// What it did instead.
-        source: PluginError,
+        source: Box<PluginError>,
     },
     /// The directory of configurations cannot be watched.
     #[error("watch CNI configuration directory {}", path.display())]

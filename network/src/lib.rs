@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use attachment::{
     Attached, Attachment, Bandwidth, Dns, INTERFACE, InterfaceUsage, IpRange, PortMapping, Protocol,
 };
+use cni::{Chain, Watched};
 pub use cni::{Verb, Version};
 pub use error::{Error, NotReady, PluginError};
 pub use quantity::QuantityError;
@@ -42,7 +43,14 @@ pub struct Config {
 /// The node's network for pods.
 #[derive(Debug, Clone)]
 pub struct Network {
-    shared: Arc<Config>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    netns_dir: PathBuf,
+    chain: Arc<Chain>,
+    watched: Watched,
 }
 
 // === impl Config ===
@@ -64,7 +72,9 @@ impl Default for Config {
 impl Network {
     /// Reads the configuration and watches it from now on; to be called within a tokio runtime.
     pub fn open(config: Config) -> Result<Self, Error> {
-        Ok(Self { shared: Arc::new(config) })
+        let chain = Arc::new(Chain::new(&config));
+        let watched = Watched::open(&config.conf_dir, &chain)?;
+        Ok(Self { shared: Arc::new(Shared { netns_dir: config.netns_dir, chain, watched }) })
     }
 
     /// Makes a network namespace, with its loopback interface up, and returns where it is pinned.
@@ -73,27 +83,27 @@ impl Network {
         blocking(move || netns::create(&dir)).await
     }
 
-    /// Whether pods can have a network now; answered from memory.
+    /// Whether pods can have a network now; answered at once, from what the directory and the plugins last said.
     pub fn status(&self) -> Result<(), NotReady> {
-        unimplemented!()
+        self.shared.watched.status(self.shared.chain.plugins())
     }
 
     /// Adds a pod to the network. On failure everything that was added is taken down again.
     pub async fn attach(&self, attachment: &Attachment) -> Result<Attached, Error> {
-        let _ = attachment;
-        unimplemented!()
+        let network = self.shared.watched.network().map_err(Error::NotReady)?;
+        self.shared.chain.add(&network, attachment).await
     }
 
     /// Takes a pod out of the network that it was added to, whatever the configuration says now. Idempotent.
     pub async fn detach(&self, attachment: &Attachment) -> Result<(), Error> {
-        let _ = attachment;
-        unimplemented!()
+        let network = self.shared.watched.network().ok();
+        self.shared.chain.del(network.as_deref(), attachment).await
     }
 
     /// Asks the plugins whether a pod's network is still as they made it.
     pub async fn check(&self, attachment: &Attachment) -> Result<(), Error> {
-        let _ = attachment;
-        unimplemented!()
+        let network = self.shared.watched.network().ok();
+        self.shared.chain.check(network.as_deref(), attachment).await
     }
 
     /// Counters of the interfaces of a namespace, loopback aside.
@@ -102,10 +112,12 @@ impl Network {
     }
 }
 
-/// Runs what waits for the kernel where it holds nobody up.
+/// Runs what waits for the kernel or a disk where it holds nobody up.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The runtime is going down, and the caller with it.
+        Err(_) => std::future::pending().await,
     }
 }

@@ -141,3 +141,6 @@ fn is_mount_point(dir: &Path) -> io::Result<bool> {
 fn at(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Namespace { operation, path: path.to_owned(), source }
 }
+
+#[cfg(test)]
+mod tests;

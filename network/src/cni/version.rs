@@ -1,7 +1,6 @@
 //! Versions of the CNI specification, and what each of them can be asked to do.
 
 use std::fmt;
-use std::str::FromStr;
 
 /// A released version of the CNI specification that Corten speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,7 +39,7 @@ pub enum Verb {
 /// A text that is no version of the specification, or one that Corten does not speak.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("CNI version {0:?} is not one of 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0")]
-pub(crate) struct UnknownVersion(pub(crate) String);
+pub(crate) struct UnknownVersion(String);
 
 // === impl Version ===
 
@@ -51,6 +50,26 @@ impl Version {
 
     /// The newest.
     pub(crate) const NEWEST: Self = Self::V110;
+
+    /// Reads what configurations and results write; the empty text is 0.1.0, which had no version in them.
+    pub(crate) fn parse(text: &str) -> Result<Self, UnknownVersion> {
+        if text.is_empty() {
+            return Ok(Self::V010);
+        }
+        Self::ALL
+            .into_iter()
+            .find(|version| version.as_str() == text)
+            .ok_or_else(|| UnknownVersion(text.to_owned()))
+    }
+
+    /// Whether chains of this version can be asked to do it.
+    pub(crate) fn has(self, verb: Verb) -> bool {
+        match verb {
+            Verb::Add | Verb::Del | Verb::Version => true,
+            Verb::Check => self >= Self::V040,
+            Verb::Status => self >= Self::V110,
+        }
+    }
 
     /// As configurations and results write it.
     pub fn as_str(self) -> &'static str {
@@ -69,21 +88,6 @@ impl Version {
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Version {
-    type Err = UnknownVersion;
-
-    /// The empty text is 0.1.0, which had no version in its configurations.
-    fn from_str(text: &str) -> Result<Self, UnknownVersion> {
-        if text.is_empty() {
-            return Ok(Self::V010);
-        }
-        Self::ALL
-            .into_iter()
-            .find(|version| version.as_str() == text)
-            .ok_or_else(|| UnknownVersion(text.to_owned()))
     }
 }
 

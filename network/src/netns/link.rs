@@ -31,10 +31,10 @@ pub(crate) fn usage() -> Result<Vec<InterfaceUsage>, Error> {
     let mut found = Vec::new();
     let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
     ask(request, NLM_F_REQUEST | NLM_F_DUMP, |answer| {
-        if let RouteNetlinkMessage::NewLink(link) = answer {
-            if link.header.index != LOOPBACK {
-                found.push(counters(&link));
-            }
+        if let RouteNetlinkMessage::NewLink(link) = answer
+            && link.header.index != LOOPBACK
+        {
+            found.push(counters(&link));
         }
     })
     .map_err(|source| Error::Netlink { operation: "list interfaces", source })?;
