@@ -1,9 +1,68 @@
 //! Unpacking of one layer, in a process of its own.
+//!
+//! The process reads an order and the compressed layer, writes the layer into its working directory and says in
+//! one line how it went. It is closed in before [`main`] runs; that, too, is why it does not share the server's
+//! process. Even without the jail no operation here leaves the directory: see `tree`.
 
-use std::io::{Read, Write};
+mod archive;
+mod deferred;
+mod failure;
+mod header;
+mod layer;
+mod limits;
+mod name;
+mod pax;
+mod remove;
+mod report;
+mod stream;
+#[cfg(test)]
+pub(crate) mod tests;
+mod tree;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
-/// Unpacks the compressed layer that `input` gives into the working directory, and writes one line of JSON about it.
-pub fn main(_input: impl Read + Send, _report: impl Write) -> ExitCode {
-    ExitCode::FAILURE
+use rustix::fs::{CWD, Mode};
+
+use self::archive::Archive;
+use self::failure::Failure;
+use self::layer::{Layer, Written};
+use self::limits::Limits;
+use self::stream::Stream;
+use crate::Digest;
+
+pub(crate) use self::name::Name;
+pub(crate) use self::remove::tree as remove_tree;
+pub(crate) use self::report::{MAX_REPORT_BYTES, Order, Report, Unpacked};
+pub(crate) use self::tree::{is_whiteout, open_directory};
+
+/// Unpacks the layer that `input` gives into the working directory, and writes one line of JSON about it.
+///
+/// The process should end when this returns: on a failure a thread may still wait for input.
+pub fn main(input: impl Read + Send + 'static, report: impl Write) -> ExitCode {
+    // The modes of files are exactly those of the archive.
+    rustix::process::umask(Mode::empty());
+    let outcome = open_directory(CWD, b"")
+        .map_err(Failure::write("open the working directory of", b""))
+        .and_then(|root| unpack(root, BufReader::with_capacity(256 << 10, input), Limits::default()));
+    let success = outcome.is_ok();
+    match Report::new(outcome).write(report) {
+        Ok(()) if success => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// Unpacks into `root`, which is empty.
+fn unpack(
+    root: OwnedFd,
+    mut input: impl BufRead + Send + 'static,
+    limits: Limits,
+) -> Result<(Digest, Written), Failure> {
+    let order = Order::read(&mut input).map_err(Failure::Input)?;
+    let stream = Stream::start(input, order.diff_id.algorithm(), limits.clone()).map_err(Failure::Input)?;
+    let mut archive = Archive::new(stream);
+    let written = Layer::new(root, &limits).write(&mut archive)?;
+    let diff_id = archive.into_input().digest().map_err(Failure::Input)?;
+    Ok((diff_id, written))
 }

@@ -1,0 +1,67 @@
+//! Removes a directory tree with one open directory and one buffer, however deep or wide the tree is.
+//!
+//! No name is kept for the way back: a directory that became empty is found again, and removed, when its parent
+//! is read anew. Nothing else may change the tree meanwhile, so `..` is the directory that was left.
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Mode, OFlags, RawDir, openat, unlinkat};
+use rustix::io::{Errno, Result};
+
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Removes what is at `name` in `parent`, with everything below it. Symbolic links are removed, never followed.
+/// That nothing is there is fine.
+pub(crate) fn tree(parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    match unlink(parent, name) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+        Err(e) => return Err(e),
+    }
+    let mut directory = openat(parent, name, DIRECTORY, Mode::empty())?;
+    let mut depth = 0_u64;
+    let mut buffer = Vec::with_capacity(32 << 10);
+    loop {
+        match first_full(&directory, buffer.spare_capacity_mut())? {
+            Some(child) => {
+                directory = child;
+                depth += 1;
+            }
+            None if depth == 0 => return unlinkat(parent, name, AtFlags::REMOVEDIR),
+            None => {
+                directory = openat(&directory, c"..", DIRECTORY, Mode::empty())?;
+                depth -= 1;
+            }
+        }
+    }
+}
+
+/// Removes the entries of a directory until one is a directory that is not empty, and opens that.
+fn first_full(directory: &OwnedFd, buffer: &mut [MaybeUninit<u8>]) -> Result<Option<OwnedFd>> {
+    rustix::fs::seek(directory, rustix::fs::SeekFrom::Start(0))?;
+    let mut entries = RawDir::new(directory, buffer);
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if matches!(name, b"." | b"..") {
+            continue;
+        }
+        match unlink(directory.as_fd(), name) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(Errno::NOTEMPTY | Errno::EXIST) => {
+                return openat(directory, name, DIRECTORY, Mode::empty()).map(Some);
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(None)
+}
+
+fn unlink(directory: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    match unlinkat(directory, name, AtFlags::empty()) {
+        Err(Errno::ISDIR) => unlinkat(directory, name, AtFlags::REMOVEDIR),
+        other => other,
+    }
+}
