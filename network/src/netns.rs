@@ -116,10 +116,7 @@ fn pin(path: &Path) -> Result<(), Error> {
 
 /// Makes the directory a mount point that is shared, once.
 fn prepare(dir: &Path) -> io::Result<()> {
-    match fs::DirBuilder::new().recursive(true).mode(0o755).create(dir) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
     if is_mount_point(dir)? {
         return Ok(());
     }
