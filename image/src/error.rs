@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use crate::Digest;
 
+const MAX_EXCERPT: usize = 300;
+
 /// A failure of the image service. It is cheap to clone, because all that wait for one pull get it.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
@@ -60,12 +62,14 @@ pub enum Error {
         reason: String,
     },
     /// The registry answers, but has no such image.
-    #[error("{reference} not found: {host} has no such image or tag, or hides it from these credentials")]
+    #[error("{reference} not found: {host} says: {reason}")]
     NotFound {
         /// The image asked for.
         reference: String,
-        /// The host that said so last.
+        /// The host that said so.
         host: String,
+        /// What it says, and what other hosts said before.
+        reason: String,
     },
     /// The image exists, but not for this machine.
     #[error("{reference} has no image for {wanted} (it has {offered})")]
@@ -78,7 +82,7 @@ pub enum Error {
         offered: String,
     },
     /// The registry refuses the request for a reason of its own.
-    #[error("{host} answers {status} for {what}: {message}")]
+    #[error("{host} answers {status} for {what}: {reason}")]
     Refused {
         /// The host.
         host: String,
@@ -87,7 +91,7 @@ pub enum Error {
         /// The HTTP status.
         status: u16,
         /// What the registry says, cut to a bounded length.
-        message: String,
+        reason: String,
     },
     /// No host of the registry can be reached, or it fails on its side.
     #[error("registry {host} is unavailable: {reason}")]
@@ -172,4 +176,29 @@ impl Error {
     pub(crate) fn store(operation: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
         Self::Store { operation, path: path.into(), source: Arc::new(source) }
     }
+
+    /// Adds what other hosts said before this one.
+    pub(crate) fn after(mut self, earlier: &[Self]) -> Self {
+        if let Self::NotFound { reason, .. }
+        | Self::Refused { reason, .. }
+        | Self::RegistryUnavailable { reason, .. }
+        | Self::Tls { reason, .. }
+        | Self::Unauthorized { reason, .. } = &mut self
+        {
+            for error in earlier {
+                reason.push_str(&format!("; before that: {error}"));
+            }
+        }
+        self
+    }
+}
+
+/// Takes text from outside into an error: of bounded length, and without characters that act on a terminal.
+pub(crate) fn excerpt(text: &str) -> String {
+    let clean = |c: char| if c.is_control() { ' ' } else { c };
+    let mut short: String = text.chars().take(MAX_EXCERPT).map(clean).collect();
+    if text.chars().nth(MAX_EXCERPT).is_some() {
+        short.push_str("...");
+    }
+    short
 }

@@ -11,7 +11,9 @@ mod digest;
 mod error;
 mod image;
 mod progress;
+mod pull;
 mod reference;
+mod registry;
 mod store;
 pub mod unpack;
 
@@ -29,41 +31,57 @@ pub use progress::{LayerProgress, Phase, Progress};
 pub use reference::Reference;
 pub use store::{Lease, Unpacker, Usage};
 
+use pull::Puller;
+use registry::Patience;
+use store::Store;
+
 /// The image service. Clones share one state.
 #[derive(Clone, Debug)]
 pub struct Images {
-    store: store::Store,
+    store: Store,
+    puller: Arc<Puller>,
 }
 
 impl Images {
     /// Opens the store under `data`, recovers it, and makes ready to pull.
     pub async fn open(config: Config, data: &Path, unpacker: Unpacker) -> Result<Self, Error> {
-        let store = store::Store::open(data, unpacker, &config.pinned).await?;
-        Ok(Self { store })
+        for (key, given) in [("image.hosts_dir", &config.hosts_dir), ("image.policy", &config.policy)] {
+            if given.is_some() {
+                let reason = "leave the setting out".to_owned();
+                return Err(Error::Unsupported { what: key.to_owned(), reason });
+            }
+        }
+        let store = Store::open(data, unpacker, &config.pinned).await?;
+        let puller = Arc::new(Puller::open(&config, Patience::default(), store.clone())?);
+        Ok(Self { store, puller })
     }
 
     /// Pulls an image, or joins the pull of the same reference with the same credentials. Dropping the future of
     /// the last waiter stops the pull and frees what it began.
     pub async fn pull(&self, reference: &str, credentials: Option<Credentials>) -> Result<ImageId, Error> {
-        let _ = (reference.parse::<Reference>()?, credentials);
-        unimplemented!()
+        self.puller.pull(reference, credentials).await
     }
 
     /// Returns the state of all pulls under way.
     pub fn pulls(&self) -> Vec<Progress> {
-        Vec::new()
+        self.puller.pulls()
     }
 
     /// Watches the pull of `reference`, also one that has not begun yet. Pulls of one reference with different
     /// credentials share the channel.
     pub fn watch(&self, reference: &str) -> watch::Receiver<Progress> {
-        let _ = reference;
-        watch::channel(Progress::default()).1
+        self.puller.watch(reference)
     }
 
     /// Finds an image by its id, with or without `sha256:`, whole or a unique prefix, or by a tag or digest.
     pub fn find(&self, name: &str) -> Option<Arc<Image>> {
-        self.store.find(name)
+        let found = self.store.find(name);
+        if found.is_some() || !Reference::is_short(name) {
+            return found;
+        }
+        // A short name may have been pulled from another registry than Docker's.
+        let names = self.puller.names(name).ok()?;
+        names.iter().find_map(|name| self.store.find(&name.to_string()))
     }
 
     /// Returns all images.

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::error::excerpt;
 use crate::{Digest, Error};
 
 const DOCKER_HUB: &str = "docker.io";
@@ -73,7 +74,7 @@ impl FromStr for Reference {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         parse(text).map_err(|reason| Error::InvalidReference {
-            reference: shorten(text),
+            reference: excerpt(text),
             reason: reason.to_string(),
         })
     }
@@ -208,7 +209,7 @@ fn check_host(text: &str) -> Result<(), Reason> {
     let port = port.is_some_and(|port| {
         port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port != 0)
     });
-    if host && port && text.len() <= MAX_NAME { Ok(()) } else { Err(Reason::Host(shorten(text))) }
+    if host && port && text.len() <= MAX_NAME { Ok(()) } else { Err(Reason::Host(excerpt(text))) }
 }
 
 fn check_part(part: &str) -> Result<(), Reason> {
@@ -220,7 +221,7 @@ fn check_part(part: &str) -> Result<(), Reason> {
     let separated = separators.fold(true, |good, separator| {
         good && (matches!(separator, "." | "_" | "__") || separator.bytes().all(|b| b == b'-'))
     });
-    if ends && separated { Ok(()) } else { Err(Reason::Part(shorten(part))) }
+    if ends && separated { Ok(()) } else { Err(Reason::Part(excerpt(part))) }
 }
 
 fn check_tag(tag: &str) -> Result<(), Reason> {
@@ -228,15 +229,7 @@ fn check_tag(tag: &str) -> Result<(), Reason> {
     let good = tag.len() <= MAX_TAG
         && tag.bytes().next().is_some_and(word)
         && tag.bytes().all(|b| word(b) || b == b'.' || b == b'-');
-    if good { Ok(()) } else { Err(Reason::Tag(shorten(tag))) }
-}
-
-/// Cuts text from outside to a length that fits into an error.
-fn shorten(text: &str) -> String {
-    match text.char_indices().nth(300) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text.to_owned(),
-    }
+    if good { Ok(()) } else { Err(Reason::Tag(excerpt(tag))) }
 }
 
 #[cfg(test)]

@@ -1,0 +1,385 @@
+//! One registry as one pull sees it: manifests, configurations and blobs of one repository.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use oci_client::errors::OciEnvelope;
+use reqwest::header::{ACCEPT, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE, RETRY_AFTER};
+use reqwest::{Response, StatusCode, Url};
+
+use super::auth::Challenge;
+use super::body::Blob;
+use super::conf::Place;
+use super::guard::is_loopback;
+use super::manifest::{self, Descriptor, Document};
+use super::tls::{Clients, Security};
+use super::{Access, Again, Failure, Patience};
+use crate::credentials::Login;
+use crate::error::excerpt;
+use crate::{Algorithm, Digest, Error};
+
+const MAX_ERROR_BYTES: u64 = 64 << 10;
+
+/// A registry, for one repository and with the credentials of one pull.
+#[derive(Debug)]
+pub(crate) struct Host {
+    place: Place,
+    /// What is connected to; Docker Hub's registry has another name than its images.
+    host: String,
+    access: Access,
+    clients: Arc<Clients>,
+    patience: Arc<Patience>,
+    /// The ways to connect that may still turn out right, the likeliest first. Guards a short list; nothing is
+    /// awaited under it.
+    ways: Mutex<Vec<Security>>,
+    /// What the registry last accepted. Held while a token is fetched, so that parallel requests fetch one.
+    authorization: tokio::sync::Mutex<Option<HeaderValue>>,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub(crate) enum Wanted {
+    /// What the pull's reference names.
+    Named,
+    /// What an index names.
+    Listed(Descriptor),
+}
+
+/// A manifest or index, checked.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    pub(crate) document: Document,
+    /// As it came.
+    pub(crate) body: Bytes,
+    pub(crate) digest: Digest,
+}
+
+impl Host {
+    pub(super) fn new(
+        place: Place,
+        access: Access,
+        clients: &Arc<Clients>,
+        patience: &Arc<Patience>,
+    ) -> Self {
+        let host = match place.name.registry() {
+            "docker.io" => "registry-1.docker.io".to_owned(),
+            other => other.to_owned(),
+        };
+        let tls = if place.insecure { Security::Unverified } else { Security::Verified };
+        let ways = match (clients.has_certificates(&host), is_loopback(&host), place.insecure) {
+            (true, _, _) | (_, false, false) => vec![tls],
+            (_, true, _) => vec![Security::Plain, tls],
+            (_, false, true) => vec![tls, Security::Plain],
+        };
+        Self {
+            place,
+            host,
+            access,
+            clients: Arc::clone(clients),
+            patience: Arc::clone(patience),
+            ways: Mutex::new(ways),
+            authorization: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Returns `HOST[:PORT]`.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Returns the name that it is asked for, with the host.
+    pub(crate) fn name(&self) -> String {
+        self.place.name.to_string()
+    }
+
+    pub(super) fn repository(&self) -> &str {
+        self.place.name.repository()
+    }
+
+    pub(super) fn insecure(&self) -> bool {
+        self.place.insecure
+    }
+
+    pub(super) fn login(&self) -> &Login {
+        &self.access.login
+    }
+
+    pub(super) fn clients(&self) -> &Clients {
+        &self.clients
+    }
+
+    pub(super) fn patience(&self) -> &Patience {
+        &self.patience
+    }
+
+    pub(super) fn shared_patience(&self) -> Arc<Patience> {
+        Arc::clone(&self.patience)
+    }
+
+    /// Fetches a manifest or index and checks its digest, size and type.
+    pub(crate) async fn manifest(&self, wanted: &Wanted) -> Result<Fetched, Failure> {
+        let (name, expected) = match wanted {
+            Wanted::Named => {
+                let digest = self.place.name.digest();
+                let tag = self.place.name.tag().unwrap_or("latest");
+                (digest.map_or_else(|| tag.to_owned(), ToString::to_string), digest)
+            }
+            Wanted::Listed(descriptor) => (descriptor.digest.to_string(), Some(&descriptor.digest)),
+        };
+        let what = format!("manifest {name} of {}/{}", self.host, self.repository());
+        let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(manifest::ACCEPT))]);
+        let response = self.ask(&format!("manifests/{name}"), headers, &what).await?;
+        let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let content_type = text(CONTENT_TYPE.as_str()).map(str::to_owned);
+        let announced = text("docker-content-digest").and_then(|text| text.parse::<Digest>().ok());
+        let body = self.body(response).whole(manifest::MAX_BYTES, &what).await?;
+
+        let expected = expected.or(announced.as_ref());
+        let digest = check_digest(&what, &body, expected).map_err(Failure::last)?;
+        let mut content_type = content_type;
+        if let Wanted::Listed(descriptor) = wanted {
+            check_size(&what, body.len() as u64, descriptor.size_bytes).map_err(Failure::last)?;
+            // The index says what it is, too.
+            let listed = &descriptor.media_type;
+            if content_type.as_ref().is_some_and(|header| header.split(';').next() != Some(listed.as_str())) {
+                let reason = format!("its type is {content_type:?}, but {listed:?} in the index");
+                return Err(Failure::last(Error::InvalidImage { what, reason }));
+            }
+            content_type = Some(listed.clone());
+        }
+        let document = Document::parse(&body, content_type.as_deref(), &what).map_err(Failure::last)?;
+        Ok(Fetched { document, body, digest })
+    }
+
+    /// Fetches the configuration of an image and checks its digest and size.
+    pub(crate) async fn config(&self, descriptor: &Descriptor) -> Result<Bytes, Failure> {
+        let what = format!("config {} of {}/{}", descriptor.digest, self.host, self.repository());
+        if descriptor.size_bytes > manifest::MAX_CONFIG_BYTES {
+            let limit = format!("the {} KiB", manifest::MAX_CONFIG_BYTES >> 10);
+            return Err(Failure::last(Error::TooLarge { what, limit }));
+        }
+        let blob = self.blob(descriptor, 0).await?;
+        let body = blob.whole(manifest::MAX_CONFIG_BYTES, &what).await?;
+        check_size(&what, body.len() as u64, descriptor.size_bytes).map_err(Failure::last)?;
+        check_digest(&what, &body, Some(&descriptor.digest)).map_err(Failure::last)?;
+        Ok(body)
+    }
+
+    /// Begins to fetch a blob, from the byte `from` on. Nothing of it is checked yet.
+    pub(crate) async fn blob(&self, descriptor: &Descriptor, from: u64) -> Result<Blob, Failure> {
+        let what = format!("blob {} of {}/{}", descriptor.digest, self.host, self.repository());
+        let mut headers = HeaderMap::new();
+        if from > 0 {
+            let range = HeaderValue::try_from(format!("bytes={from}-"));
+            headers.extend(range.ok().map(|range| (RANGE, range)));
+        }
+        let response = self.ask(&format!("blobs/{}", descriptor.digest), headers, &what).await?;
+        let partial = response.status() == StatusCode::PARTIAL_CONTENT;
+        if let Some(announced) = response.content_length() {
+            let found = announced.saturating_add(if partial { from } else { 0 });
+            check_size(&what, found, descriptor.size_bytes).map_err(Failure::last)?;
+        }
+        if !partial {
+            // A host that does not know ranges sends it all once more.
+            return Ok(self.body(response).skip(from));
+        }
+        let range = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
+        if range.and_then(range_start) != Some(from) {
+            let reason =
+                format!("it sends the range {:?} instead of the one from {from}", range.unwrap_or("?"));
+            return Err(Failure::last(Error::RegistryUnavailable { host: self.host.clone(), reason }));
+        }
+        Ok(self.body(response))
+    }
+
+    /// Asks in each way that may be right until one is.
+    async fn ask(&self, path: &str, headers: HeaderMap, what: &str) -> Result<Response, Failure> {
+        let ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut first = None;
+        for security in ways {
+            let failure = match self.ask_by(security, path, &headers, what).await {
+                Ok(response) => {
+                    self.settle(security);
+                    return Ok(response);
+                }
+                Err(failure) => failure,
+            };
+            let unreachable = security == Security::Unverified && matches!(failure.again, Again::Later(_));
+            if failure.again != Again::OtherScheme && !unreachable {
+                return Err(failure);
+            }
+            first.get_or_insert(failure);
+        }
+        let failure = first.unwrap_or_else(|| Failure::unavailable(&self.host, "there is no way to it"));
+        Err(Failure { again: Again::Later(None), ..failure })
+    }
+
+    fn settle(&self, security: Security) {
+        self.ways.lock().unwrap_or_else(PoisonError::into_inner).retain(|way| *way == security);
+    }
+
+    async fn ask_by(
+        &self,
+        security: Security,
+        path: &str,
+        headers: &HeaderMap,
+        what: &str,
+    ) -> Result<Response, Failure> {
+        let scheme = if security == Security::Plain { "http" } else { "https" };
+        let address = format!("{scheme}://{}/v2/{}/{path}", self.host, self.repository());
+        let url: Url = address.parse().map_err(|_| Failure::unavailable(&self.host, "it is no host name"))?;
+        let mut used = match self.login() {
+            Login::Bearer(token) => Some(self.header(format!("Bearer {token}"))?),
+            _ => self.authorization.lock().await.clone(),
+        };
+        let mut renewed = false;
+        loop {
+            let answer = self.get(url.clone(), headers, used.clone(), security).await?;
+            let (own, response) = (answer.own, answer.response);
+            let status = response.status();
+            if status == StatusCode::OK || status == StatusCode::PARTIAL_CONTENT {
+                return Ok(response);
+            }
+            if status == StatusCode::BAD_REQUEST && security == Security::Plain {
+                let error = self.refusal(response, &self.host, what).await.error;
+                return Err(Failure { error, again: Again::OtherScheme });
+            }
+            if status != StatusCode::UNAUTHORIZED || !own {
+                return Err(self.refusal(response, &self.host, what).await);
+            }
+            if renewed {
+                let said = self.message(response).await;
+                return Err(self.unauthorized(Some(said)));
+            }
+            let mut current = self.authorization.lock().await;
+            if *current == used {
+                let challenge = Challenge::read(response.headers());
+                *current = Some(self.authorize(challenge, security).await?);
+            }
+            used.clone_from(&current);
+            renewed = true;
+        }
+    }
+
+    fn body(&self, response: Response) -> Blob {
+        Blob::new(response, &self.host, &self.patience)
+    }
+
+    /// Reads what an answer means that is none of those hoped for.
+    pub(super) async fn refusal(&self, response: Response, host: &str, what: &str) -> Failure {
+        let status = response.status();
+        let pause = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let said = self.message(response).await;
+        let host = host.to_owned();
+        match status {
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
+                let error =
+                    Error::RegistryUnavailable { host, reason: format!("it answers {status}: {said}") };
+                Failure { error, again: Again::Later(pause.map(Duration::from_secs)) }
+            }
+            _ if status.is_server_error() => {
+                let error =
+                    Error::RegistryUnavailable { host, reason: format!("it answers {status}: {said}") };
+                Failure { error, again: Again::Later(pause.map(Duration::from_secs)) }
+            }
+            StatusCode::NOT_FOUND | StatusCode::GONE => {
+                Failure::last(Error::NotFound { reference: self.place.name.to_string(), host, reason: said })
+            }
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => self.unauthorized(Some(said)),
+            _ => Failure::last(Error::Refused {
+                host,
+                what: what.to_owned(),
+                status: status.as_u16(),
+                reason: said,
+            }),
+        }
+    }
+
+    pub(super) fn unauthorized(&self, said: Option<String>) -> Failure {
+        let note = &self.access.note;
+        let mut reason = match self.login() {
+            Login::Anonymous => format!(
+                "no credentials were used, {note}: give the pod an image pull secret for it, or set image.auth_file"
+            ),
+            _ => format!("it does not accept {note}"),
+        };
+        if let Some(said) = said {
+            reason = format!("{said}; {reason}");
+        }
+        let reference = self.place.name.to_string();
+        Failure::last(Error::Unauthorized { reference, host: self.host.clone(), reason })
+    }
+
+    /// Reads what the host says about a failure: as text of bounded length without our secrets.
+    pub(super) async fn message(&self, response: Response) -> String {
+        let status = response.status();
+        // The status says what happened; that its explanation cannot be read is no news.
+        let body = self.body(response).whole(MAX_ERROR_BYTES, "an error").await.unwrap_or_default();
+        let text = match serde_json::from_slice::<OciEnvelope>(&body) {
+            Ok(envelope) if !envelope.errors.is_empty() => {
+                let parts = envelope.errors.iter().map(|error| {
+                    let code = serde_json::to_value(&error.code).ok();
+                    let code = code.as_ref().and_then(|code| code.as_str()).unwrap_or_default();
+                    format!("{code} {}", error.message)
+                });
+                parts.collect::<Vec<_>>().join("; ")
+            }
+            _ => String::from_utf8_lossy(&body).into_owned(),
+        };
+        let text = self.redact(text);
+        let text = text.trim();
+        if text.is_empty() || text.starts_with('<') {
+            return status.canonical_reason().unwrap_or("no reason").to_owned();
+        }
+        excerpt(text)
+    }
+
+    /// Takes out what we sent: a host may say it back.
+    fn redact(&self, mut text: String) -> String {
+        let mut secrets: Vec<String> = match self.login() {
+            Login::Anonymous => Vec::new(),
+            Login::Password { user, password } => {
+                vec![password.clone(), STANDARD.encode(format!("{user}:{password}"))]
+            }
+            Login::Refresh(token) | Login::Bearer(token) => vec![token.clone()],
+        };
+        if let Ok(sent) = self.authorization.try_lock()
+            && let Some(sent) = sent.as_ref().and_then(|value| value.to_str().ok())
+        {
+            secrets.extend(sent.split(' ').skip(1).map(str::to_owned));
+        }
+        for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+            text = text.replace(secret, "***");
+        }
+        text
+    }
+}
+
+fn check_size(what: &str, found: u64, expected: u64) -> Result<(), Error> {
+    if found == expected {
+        Ok(())
+    } else {
+        Err(Error::SizeMismatch { what: what.to_owned(), expected, found })
+    }
+}
+
+fn check_digest(what: &str, body: &[u8], expected: Option<&Digest>) -> Result<Digest, Error> {
+    let algorithm = expected.map_or(Algorithm::Sha256, Digest::algorithm);
+    let mut hasher = crate::Hasher::new(algorithm);
+    hasher.update(body);
+    let found = hasher.finish();
+    match expected {
+        Some(expected) if *expected != found => {
+            Err(Error::DigestMismatch { what: what.to_owned(), expected: expected.clone(), found })
+        }
+        _ => Ok(found),
+    }
+}
+
+/// Reads where a `Content-Range` begins.
+fn range_start(text: &str) -> Option<u64> {
+    text.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
+}
