@@ -1,0 +1,133 @@
+//! The client commands: crictl's words and flags where crictl has one, against any CRI socket.
+//!
+//! One file a subject: what a command asks of the server and how the answer looks. Tables are for
+//! people, `-o json` and `-o yaml` for programs.
+
+mod client;
+mod configs;
+mod containers;
+mod exec;
+mod images;
+mod info;
+mod logs;
+mod message;
+mod output;
+mod pods;
+mod pull;
+mod run;
+mod stats;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use self::client::Client;
+use self::output::Format;
+
+/// Where the server is.
+#[derive(Debug, Args)]
+pub(crate) struct Endpoint {
+    /// The CRI socket to talk to
+    #[arg(short, long, value_name = "SOCKET", env = "CONTAINER_RUNTIME_ENDPOINT", default_value = "unix:///run/corten/corten.sock")]
+    pub(crate) runtime_endpoint: String,
+}
+
+/// What a person can ask.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a command in a new pod, show its output, and remove everything
+    Run(run::Run),
+    /// Pull an image
+    Pull(pull::Pull),
+    /// List images
+    #[command(visible_alias = "image")]
+    Images(images::List),
+    /// Remove images
+    Rmi(images::Remove),
+    /// Show what is known of images
+    Inspecti(images::Inspect),
+    /// Run a pod from its configuration
+    Runp(pods::Run),
+    /// List pods
+    Pods(pods::List),
+    /// Show what is known of pods
+    Inspectp(pods::Inspect),
+    /// Stop pods
+    Stopp(pods::Stop),
+    /// Remove pods
+    Rmp(pods::Remove),
+    /// Create a container in a pod from their configurations
+    Create(containers::Create),
+    /// Start created containers
+    Start(containers::Start),
+    /// List containers
+    Ps(containers::List),
+    /// Show what is known of containers
+    Inspect(containers::Inspect),
+    /// Stop containers
+    Stop(containers::Stop),
+    /// Remove containers
+    Rm(containers::Remove),
+    /// Run a command in a running container
+    Exec(exec::Exec),
+    /// Show a container's log
+    Logs(logs::Logs),
+    /// Show what containers use
+    Stats(stats::Stats),
+    /// Show the server's state
+    Info(info::Info),
+    /// Show the server's version
+    Version(info::Version),
+}
+
+/// How an answer is shown.
+#[derive(Debug, Args)]
+pub(crate) struct Output {
+    /// Show it as this
+    #[arg(short, long, value_enum)]
+    output: Option<Format>,
+}
+
+/// Which objects a command is about.
+#[derive(Debug, Args)]
+pub(crate) struct Ids {
+    /// Their ids, or the beginnings of these
+    #[arg(required = true)]
+    ids: Vec<String>,
+}
+
+/// A file with a configuration, JSON or YAML as for crictl.
+type ConfigFile = PathBuf;
+
+impl Command {
+    /// Asks the server and prints what it says.
+    pub(crate) async fn execute(self, endpoint: &Endpoint) -> anyhow::Result<ExitCode> {
+        let mut client = Client::connect(&endpoint.runtime_endpoint).await?;
+        let client = &mut client;
+        match self {
+            Self::Run(command) => return command.execute(client).await,
+            Self::Exec(command) => return command.execute(client).await,
+            Self::Pull(command) => command.execute(client).await,
+            Self::Images(command) => command.execute(client).await,
+            Self::Rmi(command) => command.execute(client).await,
+            Self::Inspecti(command) => command.execute(client).await,
+            Self::Runp(command) => command.execute(client).await,
+            Self::Pods(command) => command.execute(client).await,
+            Self::Inspectp(command) => command.execute(client).await,
+            Self::Stopp(command) => command.execute(client).await,
+            Self::Rmp(command) => command.execute(client).await,
+            Self::Create(command) => command.execute(client).await,
+            Self::Start(command) => command.execute(client).await,
+            Self::Ps(command) => command.execute(client).await,
+            Self::Inspect(command) => command.execute(client).await,
+            Self::Stop(command) => command.execute(client).await,
+            Self::Rm(command) => command.execute(client).await,
+            Self::Logs(command) => command.execute(client).await,
+            Self::Stats(command) => command.execute(client).await,
+            Self::Info(command) => command.execute(client).await,
+            Self::Version(command) => command.execute(client).await,
+        }?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
