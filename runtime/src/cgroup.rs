@@ -5,25 +5,51 @@
 //! Nothing here moves a process: callers clone into [`Handles::unified`] and write themselves into
 //! [`Handles::v1_procs`]. Follows cgroup-v2.rst, cgroup-v1/*.rst and the resources of the OCI runtime spec.
 
+use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, OFlags};
 
 pub use error::Error;
 pub use limits::{DeviceAccess, DeviceKind, DeviceRule, HugepageLimit, IoLimit, Limits};
 pub use path::CgroupPath;
 pub use stats::{Io, Memory, Pressure, PressureLine, Pressures, Stats, Swap};
 
+use directory::Directory;
+use hierarchy::{Controller, Hierarchies, Place};
+
+mod create;
+mod directory;
 mod error;
+mod hierarchy;
+mod hugetlb;
 mod limits;
 mod path;
+mod pids;
+mod processes;
+mod remove;
+mod set;
 mod stats;
+mod v1;
+mod v2;
+
+/// How long processes may take to stand still; one that waits for a dead disk never does.
+const FREEZE_BOUND: Duration = Duration::from_secs(5);
 
 /// The host's control groups; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Cgroups;
+pub struct Cgroups {
+    host: Arc<Hierarchies>,
+}
 
 /// One control group in all hierarchies; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Cgroup;
+pub struct Cgroup {
+    host: Arc<Hierarchies>,
+    path: CgroupPath,
+}
 
 /// Who makes and owns the directories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,10 +78,12 @@ pub struct Handles {
     pub oom: Option<OwnedFd>,
 }
 
+// === impl Cgroups ===
+
 impl Cgroups {
     /// Finds the hierarchies of this host.
     pub fn detect() -> Result<Self, Error> {
-        unimplemented!()
+        Ok(Self { host: Arc::new(Hierarchies::detect()?) })
     }
 
     /// Who makes the directories.
@@ -65,88 +93,189 @@ impl Cgroups {
 
     /// How the host mounts its controllers.
     pub fn layout(&self) -> Layout {
-        unimplemented!()
+        self.host.layout()
     }
 
     /// Makes a cgroup with its limits and device rules in place, or nothing at all.
+    ///
+    /// A cgroup of that name that is in use is refused, an empty one is made anew.
     pub fn create(&self, path: &CgroupPath, limits: &Limits) -> Result<Cgroup, Error> {
-        let _ = (path, limits);
-        unimplemented!()
+        create::create(&self.host, path, limits)?;
+        Ok(self.open(path))
     }
 
     /// Names a cgroup that may or may not exist, without any I/O.
     pub fn open(&self, path: &CgroupPath) -> Cgroup {
-        let _ = path;
-        unimplemented!()
+        Cgroup { host: Arc::clone(&self.host), path: path.clone() }
     }
 
-    /// Removes `top` and what is below it when nothing is in them: the parents that Corten itself made.
-    pub fn remove_empty_parents(&self, top: &CgroupPath) -> Result<(), Error> {
-        let _ = top;
-        unimplemented!()
+    /// Removes those parents of a removed cgroup that [`Cgroups::create`] made and that are empty now.
+    ///
+    /// It stops at the first parent that others made or use; what it made is marked in the kernel, so that a
+    /// later daemon knows it too.
+    pub fn remove_empty_parents(&self, path: &CgroupPath) -> Result<(), Error> {
+        remove::remove_empty_parents(&self.host, path)
     }
 }
+
+// === impl Cgroup ===
 
 impl Cgroup {
     /// The cgroup's name.
     pub fn path(&self) -> &CgroupPath {
-        unimplemented!()
-    }
-
-    /// The topmost directory that [`Cgroups::create`] had to make: what [`Cgroups::remove_empty_parents`] takes.
-    pub fn made_from(&self) -> Option<&CgroupPath> {
-        unimplemented!()
+        &self.path
     }
 
     /// Opens what a process needs to enter it.
     pub fn handles(&self) -> Result<Handles, Error> {
-        unimplemented!()
+        let unified = self.host.unified(&self.path).map(|directory| {
+            let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+            rustix::fs::open(directory.path(), flags, Mode::empty())
+                .map_err(|errno| directory.error("open", errno.into()))
+        });
+        let v1 = self
+            .host
+            .v1
+            .iter()
+            .map(|v1| self.open_file(&v1.directory(&self.path), "cgroup.procs", OFlags::WRONLY));
+        let oom = self.host.place(&self.path, Controller::Memory).map(|place| match place {
+            Place::V1(directory) => self.open_file(&directory, "memory.oom_control", OFlags::RDONLY),
+            Place::V2(directory) => self.open_file(&directory, "memory.events", OFlags::RDONLY),
+        });
+        let handles = || {
+            Ok(Handles {
+                unified: unified.transpose()?,
+                v1_procs: v1.collect::<Result<_, _>>()?,
+                oom: oom.transpose()?,
+            })
+        };
+        handles().map_err(|error| self.not_found(error))
     }
 
     /// Sets the limits that are given; on an error the old values are back.
     pub fn update(&self, limits: &Limits) -> Result<(), Error> {
-        let _ = limits;
-        unimplemented!()
+        set::update(&self.host, &self.path, limits).map_err(|error| self.not_found(error))
     }
 
     /// Reads what the cgroup uses.
     pub fn stats(&self) -> Result<Stats, Error> {
-        unimplemented!()
+        stats::read(&self.host, &self.path)
     }
 
-    /// Kills every process in it and below it; a cgroup that is gone has none.
+    /// Kills every process in it and below it, without waiting for their end; a cgroup that is gone has none.
     pub fn kill(&self) -> Result<(), Error> {
-        unimplemented!()
+        let v1 = self.host.v1.first().map(|v1| v1.directory(&self.path));
+        match self.host.unified(&self.path) {
+            Some(unified) if processes::kill_at_once(&unified)? => {}
+            Some(unified) => processes::kill_each(&unified)?,
+            None => return v1.map_or(Ok(()), |directory| processes::kill_each(&directory)),
+        }
+        // One that was moved in the v2 hierarchy alone is still in the others.
+        v1.map_or(Ok(()), |directory| processes::signal_all(&directory).map(drop))
     }
 
     /// The processes in it and below it, in the caller's PID namespace.
     pub fn processes(&self) -> Result<Vec<i32>, Error> {
-        unimplemented!()
+        self.host.any(&self.path).map_or_else(|| Ok(Vec::new()), |directory| processes::list(&directory))
     }
 
-    /// Whether a process is in it or below it.
+    /// Whether a process is in it or below it; a cgroup that is gone has none.
     pub fn populated(&self) -> Result<bool, Error> {
-        unimplemented!()
+        let events = match self.host.unified(&self.path) {
+            Some(unified) => unified.read_if_there("cgroup.events")?,
+            None => None,
+        };
+        match events {
+            Some(events) => Ok(events.lines().any(|line| line == "populated 1")),
+            None => Ok(!self.processes()?.is_empty()),
+        }
     }
 
-    /// Stops all its processes and waits until they stand still.
+    /// Stops all its processes and waits until they stand still; when they do not in time they go on.
     pub fn freeze(&self) -> Result<(), Error> {
-        unimplemented!()
+        let deadline = Instant::now() + FREEZE_BOUND;
+        let is_frozen = match self.freezer()? {
+            Place::V1(directory) => v1::freeze::freeze(&directory, deadline),
+            Place::V2(directory) => v2::freeze::freeze(&directory, deadline),
+        };
+        if matches!(is_frozen, Ok(true)) {
+            return Ok(());
+        }
+        self.thaw()?;
+        Err(is_frozen
+            .map_or_else(|error| self.not_found(error), |_| Error::NotFrozen { path: self.path.clone() }))
     }
 
     /// Lets its processes go on.
     pub fn thaw(&self) -> Result<(), Error> {
-        unimplemented!()
+        let result = match self.freezer()? {
+            Place::V1(directory) => v1::freeze::thaw(&directory),
+            Place::V2(directory) => v2::freeze::thaw(&directory),
+        };
+        result.map_err(|error| self.not_found(error))
     }
 
     /// Removes it and all below it, everywhere; a cgroup that is gone is fine.
+    ///
+    /// Processes that are about to end are waited for, a few seconds at most.
     pub fn remove(&self) -> Result<(), Error> {
-        unimplemented!()
+        remove::remove(&self.host, &self.path)
+    }
+
+    fn freezer(&self) -> Result<Place, Error> {
+        self.host.place(&self.path, Controller::Freezer).ok_or_else(|| Error::NoController {
+            path: self.path.clone(),
+            controller: Controller::Freezer.name().to_owned(),
+            limit: "the frozen state".to_owned(),
+        })
+    }
+
+    fn open_file(&self, directory: &Directory, file: &str, flags: OFlags) -> Result<OwnedFd, Error> {
+        let path = directory.path().join(file);
+        rustix::fs::open(&path, flags | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| Error::Io {
+            operation: "open".to_owned(),
+            path,
+            source: errno.into(),
+        })
+    }
+
+    /// Tells a cgroup that is gone from a file that it lacks.
+    fn not_found(&self, error: Error) -> Error {
+        let is_gone =
+            error.is_missing() && self.host.any(&self.path).is_none_or(|any| !any.has("cgroup.procs"));
+        if is_gone { Error::NotFound { path: self.path.clone() } } else { error }
     }
 }
 
 /// Reads how many processes the OOM killer took, from `memory.events` or `memory.oom_control`.
-pub fn oom_kills(file: BorrowedFd<'_>) -> std::io::Result<u64> {
-    let _ = file;
-    unimplemented!()
+///
+/// It allocates nothing and reads from the start, wherever the descriptor stands.
+pub fn oom_kills(file: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut content = [0; 1024];
+    let length = loop {
+        match rustix::io::pread(file, &mut content, 0) {
+            Ok(length) => break length,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    };
+    let number =
+        content[..length].split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"oom_kill "));
+    number
+        .and_then(|number| std::str::from_utf8(number).ok()?.parse().ok())
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
+
+/// A directory with these files, in the place of a cgroup.
+#[cfg(test)]
+fn directory_of(files: &[(&str, &str)]) -> (tempfile::TempDir, Directory) {
+    let root = tempfile::tempdir().unwrap();
+    for (file, content) in files {
+        std::fs::write(root.path().join(file), content).unwrap();
+    }
+    let directory = Directory::new(root.path().to_owned());
+    (root, directory)
+}
+
+#[cfg(test)]
+mod tests;

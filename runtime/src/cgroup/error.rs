@@ -66,11 +66,13 @@ pub enum Error {
         /// What is used.
         usage: u64,
     },
-    /// A limit needs a controller that the host does not offer.
-    #[error("set {limit}: the {controller} controller is not available on this host")]
+    /// A limit needs a controller that the cgroup does not have.
+    #[error("set {limit} of cgroup {path}: the {controller} controller is not available there")]
     NoController {
+        /// The cgroup.
+        path: CgroupPath,
         /// The controller.
-        controller: &'static str,
+        controller: String,
         /// The limit, as the OCI spec names it.
         limit: String,
     },
@@ -83,4 +85,25 @@ pub enum Error {
         /// The cgroup.
         path: CgroupPath,
     },
+    /// The processes did not stand still in time.
+    #[error("freeze cgroup {path}: its processes did not stop in time")]
+    NotFrozen {
+        /// The cgroup.
+        path: CgroupPath,
+    },
+    /// A resource of the OCI spec that Corten does not set.
+    #[error("set {limit}: not supported")]
+    Unsupported {
+        /// The limit, as the OCI spec names it.
+        limit: &'static str,
+    },
+}
+
+impl Error {
+    /// Whether the file, or the cgroup that it was in, does not exist.
+    pub(super) fn is_missing(&self) -> bool {
+        // A file of a cgroup that was removed while it was open answers ENODEV.
+        matches!(self, Self::Io { source, .. }
+            if matches!(source.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::ENOTDIR)))
+    }
 }

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
-use super::Error;
+use super::hierarchy::Controller;
+
+mod devices;
+mod spec;
 
 /// Limits to set; what is none is left as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,7 +70,7 @@ pub struct IoLimit {
     pub write_iops: Option<u64>,
 }
 
-/// Allows or denies the use of devices.
+/// Allows or denies the use of devices; shown as `allow c 1:3 rwm`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceRule {
     /// Whether the access is given or taken.
@@ -105,15 +107,30 @@ pub struct DeviceAccess {
     pub mknod: bool,
 }
 
-impl DeviceAccess {
-    /// Every use.
-    pub const ALL: Self = Self { read: true, write: true, mknod: true };
-}
+// === impl Limits ===
 
 impl Limits {
-    /// Reads the OCI form; what cannot be honoured is refused by name.
-    pub fn from_spec(spec: &LinuxResources) -> Result<Self, Error> {
-        let _ = spec;
-        unimplemented!()
+    /// The controllers that the limits cannot do without, each with the limit that needs it.
+    pub(super) fn needs(&self) -> Vec<(Controller, &'static str)> {
+        let unlimited = |limit: &i64| *limit <= 0;
+        let mut needs = Vec::new();
+        let mut need = |is_needed: bool, controller, limit| {
+            if is_needed {
+                needs.push((controller, limit));
+            }
+        };
+        need(self.cpu_shares.is_some(), Controller::Cpu, "cpu.shares");
+        need(self.cpu_quota.is_some_and(|quota| !unlimited(&quota)), Controller::Cpu, "cpu.quota");
+        need(self.cpu_burst.is_some_and(|burst| burst > 0), Controller::Cpu, "cpu.burst");
+        need(self.cpuset_cpus.is_some(), Controller::Cpuset, "cpu.cpus");
+        need(self.cpuset_mems.is_some(), Controller::Cpuset, "cpu.mems");
+        need(self.memory_limit.is_some_and(|limit| !unlimited(&limit)), Controller::Memory, "memory.limit");
+        need(self.memory_swap.is_some_and(|limit| !unlimited(&limit)), Controller::Memory, "memory.swap");
+        need(self.memory_reservation.is_some(), Controller::Memory, "memory.reservation");
+        need(self.pids.is_some_and(|limit| !unlimited(&limit)), Controller::Pids, "pids.limit");
+        need(self.hugepages.iter().any(|page| page.limit > 0), Controller::Hugetlb, "hugepageLimits");
+        need(self.io_weight.is_some(), Controller::Io, "blockIO.weight");
+        need(!self.io_limits.is_empty(), Controller::Io, "blockIO.throttle");
+        needs
     }
 }

@@ -1,6 +1,12 @@
-//! What a cgroup uses.
+//! What a cgroup uses: one open and, as a rule, one read a file.
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+
+use super::directory::Directory;
+use super::hierarchy::{Controller, Hierarchies, Place};
+use super::{CgroupPath, Error, v1, v2};
 
 /// What a cgroup used, read in one pass.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -28,7 +34,7 @@ pub struct Memory {
     pub working_set: u64,
     /// Limit minus working set; none without a limit.
     pub available: Option<u64>,
-    /// Anonymous memory, swap cache and huge pages included.
+    /// Anonymous memory.
     pub rss: u64,
     /// Page faults since the cgroup was made.
     pub page_faults: u64,
@@ -89,4 +95,112 @@ pub struct PressureLine {
     pub avg300: f64,
     /// Microseconds since the cgroup was made.
     pub total_us: u64,
+}
+
+/// Reads the statistics of one cgroup.
+pub(super) fn read(host: &Hierarchies, path: &CgroupPath) -> Result<Stats, Error> {
+    let mut reader = Reader::default();
+    let not_found = || Error::NotFound { path: path.clone() };
+    let cpu_usage_ns = match host.place(path, Controller::Cpuacct) {
+        Some(Place::V1(directory)) => v1::stats::cpu(&mut reader, &directory)?,
+        Some(Place::V2(directory)) => v2::stats::cpu(&mut reader, &directory)?,
+        None => Some(0),
+    };
+    // Every cgroup counts its time, whatever controllers it has.
+    let cpu_usage_ns = cpu_usage_ns.ok_or_else(not_found)?;
+    let (memory, swap) = match host.place(path, Controller::Memory) {
+        Some(Place::V1(directory)) => v1::stats::memory(&mut reader, &directory)?,
+        Some(Place::V2(directory)) => v2::stats::memory(&mut reader, &directory)?,
+        None => Default::default(),
+    };
+    let pids = match host.place(path, Controller::Pids) {
+        Some(Place::V1(directory) | Place::V2(directory)) => reader.number(&directory, "pids.current")?,
+        None => None,
+    };
+    let io = match host.place(path, Controller::Io) {
+        Some(Place::V1(directory)) => v1::stats::io(&mut reader, &directory)?,
+        Some(Place::V2(directory)) => v2::stats::io(&mut reader, &directory)?,
+        None => None,
+    };
+    let psi = match host.unified(path) {
+        Some(directory) => v2::stats::pressures(&mut reader, &directory)?,
+        None => None,
+    };
+    Ok(Stats { cpu_usage_ns, memory, swap, pids, io, psi })
+}
+
+/// Reads files into one buffer, made once for all of them.
+#[derive(Debug, Default)]
+pub(super) struct Reader {
+    content: Vec<u8>,
+}
+
+impl Reader {
+    /// More than any of these files has but `io.stat` of a host with very many devices.
+    const USUAL: usize = 16 * 1024;
+
+    /// The whole file; none when it, the cgroup or what it reports on is not there.
+    pub(super) fn read(&mut self, directory: &Directory, file: &str) -> Result<Option<&str>, Error> {
+        let path = directory.path().join(file);
+        let fail = |errno: Errno| Error::Io {
+            operation: "read".to_owned(),
+            path: path.clone(),
+            source: errno.into(),
+        };
+        let is_absent = |errno| matches!(errno, Errno::NOENT | Errno::NODEV | Errno::OPNOTSUPP);
+        let open = match rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(open) => open,
+            Err(errno) if is_absent(errno) => return Ok(None),
+            Err(errno) => return Err(fail(errno)),
+        };
+        self.content.resize(self.content.len().max(Self::USUAL), 0);
+        let mut length = 0;
+        loop {
+            match rustix::io::read(&open, &mut self.content[length..]) {
+                Ok(read) => length += read,
+                Err(Errno::INTR) => continue,
+                Err(errno) if is_absent(errno) => return Ok(None),
+                Err(errno) => return Err(fail(errno)),
+            }
+            // The kernel writes such a file in one piece: only a full buffer may have cut it.
+            if length < self.content.len() {
+                return Ok(std::str::from_utf8(&self.content[..length]).ok());
+            }
+            self.content.resize(self.content.len() * 2, 0);
+        }
+    }
+
+    /// A file with one number; none when there is no such file or no limit in it.
+    pub(super) fn number(&mut self, directory: &Directory, file: &str) -> Result<Option<u64>, Error> {
+        Ok(self.read(directory, file)?.and_then(|content| content.trim_end().parse().ok()))
+    }
+}
+
+/// Calls `take` with each name and number of lines such as `pgfault 5`.
+pub(super) fn each_number(content: &str, mut take: impl FnMut(&str, u64)) {
+    for line in content.lines() {
+        if let Some((name, number)) = line.split_once(' ')
+            && let Ok(number) = number.parse()
+        {
+            take(name, number);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::directory_of;
+
+    #[test]
+    fn reads_files_longer_than_the_buffer() {
+        let long = "x".repeat(Reader::USUAL * 3);
+        let (_root, directory) =
+            directory_of(&[("long", &long), ("exact", &long[..Reader::USUAL]), ("n", "7\n")]);
+        let mut reader = Reader::default();
+        assert_eq!(reader.read(&directory, "long").unwrap(), Some(long.as_str()));
+        assert_eq!(reader.read(&directory, "exact").unwrap(), Some(&long[..Reader::USUAL]));
+        assert_eq!(reader.number(&directory, "n").unwrap(), Some(7));
+        assert_eq!(reader.number(&directory, "gone").unwrap(), None);
+    }
 }

@@ -1,0 +1,123 @@
+//! Makes a cgroup in every hierarchy, with its limits, or not at all.
+
+use std::io;
+
+use rustix::fs::XattrFlags;
+
+use super::directory::Directory;
+use super::hierarchy::{Controller, Hierarchies, Unified};
+use super::{CgroupPath, Error, Layout, Limits, processes, set, v1, v2};
+
+/// Marks the parents that Corten made, so that a later daemon knows them from the kubelet's.
+pub(super) const MARK: &str = "trusted.corten";
+
+/// How often a parent may vanish under a cgroup that is being made.
+const ATTEMPTS: usize = 3;
+
+pub(super) fn create(host: &Hierarchies, path: &CgroupPath, limits: &Limits) -> Result<(), Error> {
+    let mut attempt = 1;
+    loop {
+        let mut made = Vec::new();
+        let result = make(host, path, limits, &mut made).and_then(|()| set::set(host, path, limits));
+        let Err(error) = result else { return Ok(()) };
+        // What cannot be removed has been filled by somebody else meanwhile.
+        for directory in made.iter().rev() {
+            if let Err(errno) = rustix::fs::rmdir(directory.path()) {
+                let error = directory.error("rmdir", errno.into());
+                tracing::debug!(error = &error as &dyn std::error::Error, "a cgroup is left");
+            }
+        }
+        // Another teardown may have removed a parent that was there a moment ago.
+        if attempt == ATTEMPTS || !error.is_missing() {
+            return Err(error);
+        }
+        attempt += 1;
+    }
+}
+
+fn make(
+    host: &Hierarchies,
+    path: &CgroupPath,
+    limits: &Limits,
+    made: &mut Vec<Directory>,
+) -> Result<(), Error> {
+    if let Some(unified) = &host.unified {
+        let wanted = wanted(host, unified, limits);
+        make_in(|path| unified.directory(path), path, made)?;
+        if !wanted.is_empty() {
+            v2::enable::enable(&Directory::new(unified.root.clone()), &wanted)?;
+            for parent in path.ancestors() {
+                v2::enable::enable(&unified.directory(&parent), &wanted)?;
+            }
+        }
+    }
+    for hierarchy in &host.v1 {
+        make_in(|path| hierarchy.directory(path), path, made)?;
+        if hierarchy.controllers.contains(&Controller::Cpuset) {
+            let mut parent = Directory::new(hierarchy.root.clone());
+            for child in path.ancestors().chain([path.clone()]) {
+                let child = hierarchy.directory(&child);
+                v1::cpuset::inherit(&parent, &child)?;
+                parent = child;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// On a v2 host everything, for the statistics too; on a hybrid one only what is asked for.
+fn wanted(host: &Hierarchies, unified: &Unified, limits: &Limits) -> Vec<Controller> {
+    let is_wanted = |controller: Controller| match host.layout() {
+        Layout::V2 => true,
+        Layout::Hybrid => {
+            limits.needs().iter().any(|(needed, _)| *needed == controller)
+                || v2::unified::needs_controller(limits, controller)
+                || (controller == Controller::Hugetlb && !limits.hugepages.is_empty())
+        }
+    };
+    unified.controllers.iter().copied().filter(|controller| is_wanted(*controller)).collect()
+}
+
+/// Makes the cgroup in one hierarchy, new and empty, and the parents that it lacks.
+fn make_in(
+    directory: impl Fn(&CgroupPath) -> Directory,
+    path: &CgroupPath,
+    made: &mut Vec<Directory>,
+) -> Result<(), Error> {
+    let leaf = directory(path);
+    let is_new = match leaf.make() {
+        Err(error) if error.is_missing() => {
+            for parent in path.ancestors() {
+                let parent = directory(&parent);
+                if parent.make()? {
+                    mark(&parent);
+                    made.push(parent);
+                }
+            }
+            leaf.make()?
+        }
+        result => result?,
+    };
+    if !is_new {
+        renew(path, &leaf)?;
+    }
+    made.push(leaf);
+    Ok(())
+}
+
+/// What a teardown that was cut short has left is replaced, what is in use is not touched.
+fn renew(path: &CgroupPath, leaf: &Directory) -> Result<(), Error> {
+    let in_use = !processes::list(leaf)?.is_empty() || processes::tree(leaf)?.len() > 1;
+    if in_use || rustix::fs::rmdir(leaf.path()).is_err() || !leaf.make()? {
+        return Err(Error::Exists { path: path.clone() });
+    }
+    Ok(())
+}
+
+/// A parent without the mark is never removed: a loss of tidiness, not of function.
+fn mark(directory: &Directory) {
+    if let Err(errno) = rustix::fs::setxattr(directory.path(), MARK, b"1", XattrFlags::empty()) {
+        let error = directory.error("mark", io::Error::from(errno));
+        tracing::debug!(error = &error as &dyn std::error::Error, "a parent cgroup will stay");
+    }
+}
