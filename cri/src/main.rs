@@ -1,6 +1,7 @@
 //! Corten: the server of the Container Runtime Interface, and the command line for people.
 #![forbid(unsafe_code)]
 
+mod config;
 mod wire;
 
 fn main() {}

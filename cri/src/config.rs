@@ -1,0 +1,254 @@
+//! The one list of options: what `corten serve` reads from its file, its drop-ins and its flags.
+//!
+//! Each crate owns the options of its part; here they get the section they are written under. The doc
+//! comment of an option is its manual: `corten config default` prints it ([`manual`]).
+
+mod file;
+mod manual;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use file::Error;
+pub(crate) use manual::default_file;
+
+/// Where the configuration is when no flag says otherwise.
+pub(crate) const DEFAULT_PATH: &str = "/etc/corten/config.toml";
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    /// The directory for images, records and writable layers; the flag --root goes before it.
+    pub root: PathBuf,
+    /// The directory for sockets, exit files and mounts of running pods, which need not outlive a restart of the
+    /// node; the flag --state goes before it.
+    pub state: PathBuf,
+    /// The socket that the kubelet and crictl connect to; the flag --listen goes before it.
+    pub listen: Endpoint,
+    /// What is logged: error, warn, info, debug or trace; the flag --log goes before it.
+    pub log: Level,
+    /// The pods' network.
+    pub cni: network::Config,
+    /// Control groups.
+    pub cgroup: Cgroup,
+    /// Images.
+    pub image: image::Config,
+    /// Pods.
+    pub pod: pod::Config,
+    /// Runtime handlers, by the name that a RuntimeClass gives.
+    pub runtimes: Runtimes,
+}
+
+/// Control groups.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Cgroup {
+    /// Who makes and owns the pods' cgroups. The kubelet asks for it and does the same.
+    pub driver: CgroupDriver,
+}
+
+/// Who makes cgroups.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum CgroupDriver {
+    /// Corten itself, by mkdir and write.
+    #[default]
+    Cgroupfs,
+}
+
+/// The runtime handlers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Runtimes {
+    /// Corten's own runtime, the default handler.
+    pub corten: Native,
+}
+
+/// Corten's own runtime, the default handler.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Native {
+    /// The program `corten-runtime`. Not given: the one beside `corten`.
+    pub path: Option<PathBuf>,
+}
+
+/// A unix socket as the kubelet writes it: `unix:///run/corten/corten.sock`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct Endpoint(PathBuf);
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Level {
+    /// What needs an administrator.
+    Error,
+    /// What went wrong and was dealt with.
+    Warn,
+    /// What changes pods, containers and images.
+    #[default]
+    Info,
+    /// What is asked of the server all the time, too.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// Why a text is not an endpoint.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is not a unix socket such as unix:///run/corten/corten.sock")]
+pub(crate) struct InvalidEndpoint(String);
+
+// === impl Config ===
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            root: "/var/lib/corten".into(),
+            state: "/run/corten".into(),
+            listen: Endpoint("/run/corten/corten.sock".into()),
+            log: Level::default(),
+            cni: network::Config::default(),
+            cgroup: Cgroup::default(),
+            image: image::Config::default(),
+            pod: pod::Config::default(),
+            runtimes: Runtimes::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file and the drop-ins in the directory of the same name with `.d` behind it, in order. The file
+    /// must exist only if it was named.
+    pub(crate) fn load(named: Option<&Path>) -> Result<Self, Error> {
+        file::load(named.unwrap_or(Path::new(DEFAULT_PATH)), named.is_some())
+    }
+
+    /// The configuration of the pod crate, with what it shares with others.
+    pub(crate) fn pod(&self) -> pod::Config {
+        pod::Config {
+            data: self.root.clone(),
+            state: self.state.clone(),
+            netns_dir: self.cni.netns_dir.clone(),
+            handlers: self.handlers().into_iter().filter(|name| !name.is_empty()).collect(),
+            ..self.pod.clone()
+        }
+    }
+
+    /// The names that a RuntimeClass may use, the default one's empty name first.
+    pub(crate) fn handlers(&self) -> Vec<String> {
+        vec![String::new(), "corten".to_owned()]
+    }
+
+    /// The first value that no option can have, as its key and what is wrong with it.
+    fn mistake(&self) -> Option<(&'static str, &'static str)> {
+        let image = &self.image;
+        let optional = |path: &Option<PathBuf>| path.as_ref().is_none_or(|path| path.is_absolute());
+        let paths = [
+            ("root", self.root.is_absolute()),
+            ("state", self.state.is_absolute()),
+            ("cni.conf_dir", self.cni.conf_dir.is_absolute()),
+            ("cni.bin_dirs", self.cni.bin_dirs.iter().all(|path| path.is_absolute())),
+            ("cni.netns_dir", self.cni.netns_dir.is_absolute()),
+            ("cni.cache_dir", self.cni.cache_dir.is_absolute()),
+            ("image.registries_conf", image.registries_conf.is_absolute()),
+            ("image.certs_dir", image.certs_dir.is_absolute()),
+            ("image.hosts_dir", optional(&image.hosts_dir)),
+            ("image.auth_file", optional(&image.auth_file)),
+            ("image.policy", optional(&image.policy)),
+            ("pod.seccomp_dir", self.pod.seccomp_dir.is_absolute()),
+            ("runtimes.corten.path", optional(&self.runtimes.corten.path)),
+        ];
+        let numbers = [
+            ("cni.plugin_timeout_seconds", self.cni.plugin_timeout_seconds > 0),
+            ("image.max_parallel_pulls", image.max_parallel_pulls > 0),
+            ("image.max_parallel_layers", image.max_parallel_layers > 0),
+            ("pod.log_line_bytes", self.pod.log_line_bytes > 0),
+        ];
+        let first_bad =
+            |list: &[(&'static str, bool)]| list.iter().find(|(_, good)| !good).map(|(key, _)| *key);
+        first_bad(&paths)
+            .map(|key| (key, "the path must be absolute"))
+            .or_else(|| first_bad(&numbers).map(|key| (key, "the number must be at least 1")))
+    }
+}
+
+// === impl Endpoint ===
+
+impl Endpoint {
+    /// The socket's path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for Endpoint {
+    type Err = InvalidEndpoint;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let path = Path::new(text.strip_prefix("unix://").unwrap_or(text));
+        let named = path.is_absolute() && path.file_name().is_some() && !text.contains('\0');
+        if named { Ok(Self(path.to_owned())) } else { Err(InvalidEndpoint(text.to_owned())) }
+    }
+}
+
+impl TryFrom<String> for Endpoint {
+    type Error = InvalidEndpoint;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Endpoint> for String {
+    fn from(endpoint: Endpoint) -> Self {
+        endpoint.to_string()
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "unix://{}", self.0.display())
+    }
+}
+
+// === impl Level ===
+
+impl From<Level> for tracing::level_filters::LevelFilter {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Error => Self::ERROR,
+            Level::Warn => Self::WARN,
+            Level::Info => Self::INFO,
+            Level::Debug => Self::DEBUG,
+            Level::Trace => Self::TRACE,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_unix_sockets() {
+        let check = |text: &str, expected: Option<&str>| {
+            let parsed = text.parse::<Endpoint>().ok();
+            assert_eq!(parsed.as_ref().map(Endpoint::path), expected.map(Path::new), "{text:?}");
+        };
+        check("unix:///run/corten/corten.sock", Some("/run/corten/corten.sock"));
+        check("/run/x.sock", Some("/run/x.sock"));
+        check("unix://run/x.sock", None);
+        check("tcp://127.0.0.1:80", None);
+        check("unix:///", None);
+        check("", None);
+    }
+
+    #[test]
+    fn defaults_have_no_mistake() {
+        assert_eq!(Config::default().mistake(), None);
+    }
+}
