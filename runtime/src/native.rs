@@ -1,20 +1,44 @@
 //! The stages of a container's processes: children of the monitor that become the user's command.
 //!
-//! Each is called in a child that has just been cloned from the single-threaded monitor and never
-//! returns: it ends in execve(2), or tells the monitor over its [`link`] what went wrong and exits.
+//! Each is called in a child that has just been cloned from the monitor and never returns: it ends in
+//! execve(2), or tells the monitor over its [`link`] what went wrong and exits. The child has one thread and
+//! the monitor's others never hold a lock, so it may allocate; nothing here locks, logs or looks at the
+//! environment.
 
+use std::convert::Infallible;
 use std::os::fd::OwnedFd;
+use std::panic::{self, AssertUnwindSafe};
 
+use failure::Failure;
+
+mod command;
+mod confine;
+mod console;
+mod container;
+mod detached;
+mod devices;
+mod entrance;
+mod failure;
+mod identity;
+mod joined;
 pub(crate) mod link;
+mod mounts;
+mod overlay;
+mod process;
+mod root;
+mod settings;
+mod sources;
+mod volume;
 
 /// What the monitor hands to a stage.
 #[derive(Debug)]
 pub(crate) struct Stage {
-    /// The sealed memfd with the plan that [`crate::plan`] made; only the stage maps it.
+    /// The sealed memfd with the plan that [`crate::plan`] made; only the stage reads it.
     pub(crate) plan: OwnedFd,
     /// The seqpacket socket to the monitor.
     pub(crate) link: OwnedFd,
-    /// Standard input, output and error. What is none becomes the container's null device, or its terminal.
+    /// Standard input, output and error. What is none becomes a null device; with a terminal, all three are
+    /// none and become that.
     pub(crate) stdio: [Option<OwnedFd>; 3],
     /// The pidfd of pause, whose network, IPC and UTS namespaces are joined as the plan says.
     pub(crate) pod: Option<OwnedFd>,
@@ -25,13 +49,36 @@ pub(crate) struct Stage {
 }
 
 /// Builds the container around the calling process, says `Ready`, waits for `Go` and executes the command.
+///
+/// The caller has cloned it into a new mount namespace, the v2 cgroup, and, if the plan wants one of its own,
+/// a new PID namespace. v1 cgroups are to be joined before `Go` is said.
 pub(crate) fn container(stage: Stage) -> ! {
-    drop(stage);
-    unimplemented!()
+    become_stage(stage, container::run)
 }
 
 /// Joins the container of the process behind `target`, a verified pidfd, and executes the command there.
-pub(crate) fn exec(stage: Stage, target: OwnedFd) -> ! {
-    drop((stage, target));
-    unimplemented!()
+///
+/// With a terminal and no standard input, output and error, it makes one in the container and says `Console`.
+/// The caller has cloned it into the container's v2 cgroup and no new namespaces.
+pub(crate) fn exec(mut stage: Stage, target: OwnedFd) -> ! {
+    // It is kept with the others when the rest is closed; an exec has no pod to join.
+    stage.pod = Some(target);
+    become_stage(stage, |stage| match &stage.pod {
+        Some(target) => joined::run(stage, target),
+        None => Err(Failure::new("join the container: there is no target")),
+    })
 }
+
+/// Does the work, tells of its failure, and never unwinds into the monitor's code.
+fn become_stage(mut stage: Stage, work: fn(&Stage) -> Result<Infallible, Failure>) -> ! {
+    let result =
+        panic::catch_unwind(AssertUnwindSafe(|| entrance::enter(&mut stage).and_then(|()| work(&stage))));
+    match result {
+        Ok(Ok(never)) => match never {},
+        Ok(Err(failure)) => failure.end(&stage.link),
+        Err(_) => Failure::new("the stage has a defect").end(&stage.link),
+    }
+}
+
+#[cfg(test)]
+mod tests;
