@@ -62,7 +62,9 @@ impl Log {
         let fd = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
         let events = inotify::WatchFlags::MODIFY | inotify::WatchFlags::MOVE_SELF;
         inotify::add_watch(&fd, path, events)?;
-        Ok(Self { file, watch: AsyncFd::register(fd)?, timestamps, rest: Vec::new() })
+        #[allow(deprecated, reason = "its successor is unsafe to call; this descriptor is owned until it is deregistered")]
+        let watch = AsyncFd::new(fd)?;
+        Ok(Self { file, watch, timestamps, rest: Vec::new() })
     }
 
     /// Goes to the beginning of the last `lines` lines.
