@@ -53,7 +53,7 @@ impl Host {
                 return Ok(Answer { response, own });
             }
             let next = target(&url, &response)
-                .filter(|next| url.scheme() == next.scheme() || next.scheme() == "https" || self.insecure())
+                .filter(|next| self.insecure() || is_as_safe(&url, next))
                 .ok_or_else(|| refused(&way.host, response.status(), "a redirect that is not followed"))?;
             if next.origin() != url.origin() {
                 authorization = None;
@@ -93,6 +93,11 @@ fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
+/// Says whether one address protects what is sent as well as another.
+fn is_as_safe(from: &Url, to: &Url) -> bool {
+    to.scheme() == "https" || from.scheme() == "http"
+}
+
 fn target(url: &Url, response: &Response) -> Option<Url> {
     let location = response.headers().get(LOCATION)?.to_str().ok()?;
     web_address(url.join(location).ok()?)
@@ -118,4 +123,30 @@ fn refused(host: &str, status: StatusCode, reason: &str) -> Failure {
         status: status.as_u16(),
         reason: reason.to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tls_is_not_left() {
+        for (from, to, safe) in [
+            ("https://a/", "http://a/", false),
+            ("https://a/", "https://b/", true),
+            ("http://a/", "http://b/", true),
+            ("http://a/", "https://a/", true),
+        ] {
+            assert_eq!(is_as_safe(&from.parse().unwrap(), &to.parse().unwrap()), safe, "{from} {to}");
+        }
+    }
+
+    #[test]
+    fn hosts_without_their_ports() {
+        for (host, name) in
+            [("a.io:5000", "a.io"), ("a.io", "a.io"), ("[::1]:5", "[::1]"), ("[::1]", "[::1]")]
+        {
+            assert_eq!(without_port(host), name);
+        }
+    }
 }
