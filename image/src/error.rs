@@ -61,6 +61,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A layer asks for what no layer may have, or is damaged.
+    #[error("layer {layer} is refused: {reason}")]
+    LayerRefused {
+        /// The layer's uncompressed digest.
+        layer: Digest,
+        /// Which entry, and what is wrong with it.
+        reason: String,
+    },
     /// The registry answers, but has no such image.
     #[error("{reference} not found: {host} says: {reason}")]
     NotFound {

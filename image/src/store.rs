@@ -1,16 +1,45 @@
 //! The store of images: layers as directories, one record an image, and the leases that keep both in place.
+//!
+//! What is in memory mirrors the records on disk, so that looking something up never waits. A layer is unpacked
+//! straight into its directory, by a process of its own; it exists once the record of an image names it, which is
+//! written last, when all it speaks of is durable. Nothing here deletes on the way out: an image that is removed
+//! while a container runs from it is hidden, and goes when its last lease is gone and [`Store::collect`] is called.
 
+mod change;
+mod disk;
+mod implied;
+mod index;
+mod layer;
 mod lease;
+mod pinned;
+mod recover;
+#[cfg(test)]
+mod tests;
+mod trash;
+mod view;
+mod writer;
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
+use self::disk::{Disk, EMPTY_LAYER};
+use self::index::Index;
+use self::layer::Directory;
+use self::pinned::Pinned;
+use self::trash::Trash;
 use crate::{Digest, Error, Image, ImageConfig, ImageId, Reference};
 
-pub use lease::Lease;
+pub(crate) use self::layer::Layer;
+pub use self::lease::Lease;
+pub(crate) use self::writer::LayerWriter;
 
 /// The program that unpacks one layer: executed in the empty layer directory, the compressed layer on its standard
 /// input, its report on its standard output.
@@ -53,14 +82,6 @@ pub(crate) enum Begun {
     Write(LayerWriter),
 }
 
-/// A layer's directory. It stays in place while a handle lives; one that was never committed goes with the last.
-#[derive(Clone, Debug)]
-pub(crate) struct Layer;
-
-/// Takes the compressed bytes of a layer. Dropped before [`LayerWriter::finish`], it leaves nothing behind.
-#[derive(Debug)]
-pub(crate) struct LayerWriter;
-
 /// An image that is complete and shall become visible.
 #[derive(Debug)]
 pub(crate) struct NewImage {
@@ -89,71 +110,227 @@ pub(crate) struct NewImage {
 
 /// The store. Clones share one state.
 #[derive(Clone, Debug)]
-pub(crate) struct Store;
+pub(crate) struct Store(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    disk: Disk,
+    trash: Trash,
+    unpacker: Unpacker,
+    pinned: Pinned,
+    next_name: AtomicU64,
+    /// Guards the state in memory. Nothing waits and nothing is read or written while it is held.
+    index: Arc<Mutex<Index>>,
+    /// Held while records on disk and in memory change together; only ever by threads that may block.
+    changing: Mutex<()>,
+}
 
 impl Store {
-    pub(crate) async fn open(_data: &Path, _unpacker: Unpacker, _pinned: &[String]) -> Result<Self, Error> {
-        unimplemented!()
+    /// Opens the store under `data`: reads the records and clears away what no record names.
+    pub(crate) async fn open(data: &Path, unpacker: Unpacker, pinned: &[String]) -> Result<Self, Error> {
+        let (data, pinned) = (data.to_owned(), Pinned::new(pinned));
+        blocking(move || Shared::open(&data, unpacker, pinned)).await.map(|shared| Self(Arc::new(shared)))
     }
 
     /// Returns the layer with this chain id, if it is here, and keeps it.
-    pub(crate) fn layer(&self, _chain: &Digest) -> Option<Layer> {
-        unimplemented!()
+    pub(crate) fn layer(&self, chain: &Digest) -> Option<Layer> {
+        self.0.index().layer(chain)
     }
 
     /// Starts to unpack a layer. While another caller unpacks the same one, waits for it.
-    pub(crate) async fn begin_layer(&self, _expected: LayerExpectation) -> Result<Begun, Error> {
-        unimplemented!()
+    pub(crate) async fn begin_layer(&self, expected: LayerExpectation) -> Result<Begun, Error> {
+        let claim = loop {
+            match self.0.claim(&expected.chain) {
+                Claimed::Here(layer) => return Ok(Begun::Here(layer)),
+                Claimed::Mine(claim) => break claim,
+                // The other end closes however that unpacking ends; then it is looked up anew.
+                Claimed::Others(mut done) => drop(done.changed().await),
+            }
+        };
+        let shared = Arc::clone(&self.0);
+        let directory = blocking(move || shared.make_directory()).await?;
+        LayerWriter::start(&self.0.unpacker, directory, expected, claim).await.map(Begun::Write)
     }
 
     /// Makes an image durable, then visible.
-    pub(crate) async fn commit(&self, _image: NewImage) -> Result<Arc<Image>, Error> {
-        unimplemented!()
+    pub(crate) async fn commit(&self, image: NewImage) -> Result<Arc<Image>, Error> {
+        let shared = Arc::clone(&self.0);
+        blocking(move || shared.commit(&image)).await
     }
 
-    pub(crate) fn find(&self, _name: &str) -> Option<Arc<Image>> {
-        unimplemented!()
+    /// Finds an image by its id, with or without `sha256:`, whole or a unique prefix, or by a tag or digest.
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<Image>> {
+        self.0.index().find(name).map(|entry| Arc::clone(&entry.image))
     }
 
+    /// Returns all images.
     pub(crate) fn list(&self) -> Vec<Arc<Image>> {
-        unimplemented!()
+        let index = self.0.index();
+        index.entries().filter(|entry| !entry.removed).map(|entry| Arc::clone(&entry.image)).collect()
     }
 
-    pub(crate) async fn remove(&self, _name: &str) -> Result<(), Error> {
-        unimplemented!()
+    /// Removes an image with all its names. One that is not there is fine; one that is leased is hidden, and goes
+    /// with a later [`Store::collect`].
+    pub(crate) async fn remove(&self, name: &str) -> Result<(), Error> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        blocking(move || shared.remove(&name)).await
     }
 
-    /// Removes what was kept for a lease alone and whose lease is gone.
+    /// Removes what was kept for leases alone that are gone.
     pub(crate) async fn collect(&self) -> Result<(), Error> {
-        unimplemented!()
+        let shared = Arc::clone(&self.0);
+        blocking(move || shared.collect(&shared.change())).await
     }
 
+    /// Returns the space that images use.
     pub(crate) async fn usage(&self) -> Result<Usage, Error> {
-        unimplemented!()
+        let shared = Arc::clone(&self.0);
+        blocking(move || shared.usage()).await
     }
 
-    pub(crate) fn lease(&self, _id: &ImageId) -> Result<Lease, Error> {
-        unimplemented!()
+    /// Keeps the layers of an image, also of one that was removed while another lease held it.
+    pub(crate) fn lease(&self, id: &ImageId) -> Result<Lease, Error> {
+        let index = self.0.index();
+        let entry = index.get(id).ok_or_else(|| Error::Unknown { name: id.to_string() })?;
+        Ok(Lease {
+            layers_dir: self.0.disk.layers.clone(),
+            lowers: lowers(&entry.layers),
+            _layers: entry.layers.clone(),
+            _image: entry.lease(),
+        })
     }
 
+    /// Reads a file of the image as a container would see it. None: it does not exist or is not a regular file.
     pub(crate) async fn read_file(
         &self,
-        _id: &ImageId,
-        _path: &str,
-        _limit: u64,
+        id: &ImageId,
+        path: &str,
+        limit: u64,
     ) -> Result<Option<Vec<u8>>, Error> {
-        unimplemented!()
+        let (lease, path) = (self.lease(id)?, path.to_owned());
+        let id = id.clone();
+        blocking(move || {
+            let failed = |e| Error::store("read a file of an image in", lease.layers_dir(), e);
+            let layers = File::open(lease.layers_dir()).map_err(failed)?;
+            match view::read(layers.as_fd(), lease.lowers(), &path, limit).map_err(|e| failed(e.into()))? {
+                view::Content::File(content) => Ok(Some(content)),
+                view::Content::Missing => Ok(None),
+                view::Content::TooLong => {
+                    Err(Error::TooLarge { what: format!("{path} of {id}"), limit: format!("{limit} bytes") })
+                }
+            }
+        })
+        .await
     }
 }
 
-impl LayerWriter {
-    /// Hands the next bytes of the compressed layer on.
-    pub(crate) async fn write(&mut self, _chunk: Bytes) -> Result<(), Error> {
-        unimplemented!()
+/// What came of claiming a layer.
+enum Claimed {
+    Here(Layer),
+    Mine(Claim),
+    Others(watch::Receiver<()>),
+}
+
+/// The right to unpack a layer. Others that want it wait until this is dropped.
+#[derive(Debug)]
+struct Claim {
+    chain: Digest,
+    index: Arc<Mutex<Index>>,
+    _done: watch::Sender<()>,
+}
+
+impl Claim {
+    /// Makes the layer known, and lets those go on that wait for it.
+    fn settle(&self, layer: Layer) -> Layer {
+        lock(&self.index).add_layer(&layer);
+        layer
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        lock(&self.index).unpacking.remove(&self.chain);
+    }
+}
+
+impl Shared {
+    fn index(&self) -> MutexGuard<'_, Index> {
+        lock(&self.index)
     }
 
-    /// Ends the layer: everything was sent. Checks that it is the one expected.
-    pub(crate) async fn finish(self) -> Result<Layer, Error> {
-        unimplemented!()
+    fn claim(&self, chain: &Digest) -> Claimed {
+        let mut index = self.index();
+        if let Some(layer) = index.layer(chain) {
+            return Claimed::Here(layer);
+        }
+        if let Some(done) = index.unpacking.get(chain) {
+            return Claimed::Others(done.clone());
+        }
+        let (done, receiver) = watch::channel(());
+        index.unpacking.insert(chain.clone(), receiver);
+        Claimed::Mine(Claim { chain: chain.clone(), index: Arc::clone(&self.index), _done: done })
+    }
+
+    fn make_directory(&self) -> Result<Directory, Error> {
+        let path = self.disk.layer(&base36(self.next_name.fetch_add(1, Ordering::Relaxed)));
+        std::fs::create_dir(&path).map_err(|e| Error::store("make directory", &path, e))?;
+        Ok(Directory::fresh(path, self.trash.clone()))
+    }
+
+    fn usage(&self) -> Result<Usage, Error> {
+        let layers = self.index().layer_records();
+        let (bytes, inodes) = self.disk.blob_usage()?;
+        Ok(Usage {
+            mountpoint: self.disk.layers.clone(),
+            used_bytes: bytes + layers.iter().map(|layer| layer.bytes).sum::<u64>(),
+            inodes_used: inodes + layers.iter().map(|layer| layer.inodes).sum::<u64>(),
+            at_ns: now_ns(),
+        })
+    }
+}
+
+/// Returns the directories that overlayfs stacks for these layers, the topmost first.
+fn lowers(layers: &[Layer]) -> Vec<String> {
+    let mut names = Vec::new();
+    for layer in layers.iter().rev() {
+        names.push(layer.record().name.clone());
+        if layer.record().opaque {
+            break;
+        }
+    }
+    if names.is_empty() {
+        names.push(EMPTY_LAYER.to_owned());
+    }
+    names
+}
+
+/// Names are short, because overlayfs takes all of an image's in one page.
+fn base36(mut number: u64) -> String {
+    let mut digits = Vec::new();
+    loop {
+        digits.extend(char::from_digit((number % 36) as u32, 36));
+        number /= 36;
+        if number == 0 {
+            return digits.into_iter().rev().collect();
+        }
+    }
+}
+
+fn lock(index: &Mutex<Index>) -> MutexGuard<'_, Index> {
+    index.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn now_ns() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Runs what reads or writes files. It goes on to its end when nobody waits any more.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(e) => Err(Error::store("work on", "the store", std::io::Error::other(e))),
     }
 }

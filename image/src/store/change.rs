@@ -1,0 +1,161 @@
+//! Changes of the images that are there: one becomes visible, one is removed.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use super::index::Entry;
+use super::{Layer, NewImage, Shared, implied, lowers, now_ns};
+use crate::{Error, Image, ImageId};
+
+impl Shared {
+    /// Makes an image durable, then visible: its files are written and synchronised once, then the record takes
+    /// its place.
+    pub(super) fn commit(&self, new: &NewImage) -> Result<Arc<Image>, Error> {
+        self.settle_implied(&new.layers)?;
+        let now = now_ns();
+        let entry = self.entry(new, now);
+        let committed = self.make_durable(new, &entry).and_then(|staged| {
+            let _changing = self.change();
+            // Another name may have come or gone meanwhile; then the record is not the one that was synchronised.
+            let record = entry.record();
+            let entry = self.entry(new, now);
+            if entry.record() == record {
+                staged.publish()?
+            } else {
+                self.disk.rewrite(&entry.record())?
+            }
+            Ok(self.publish(entry))
+        });
+        if committed.is_err() && self.index().get(&entry.image.id).is_none() {
+            // The first error is the one to tell; the next start sweeps as well.
+            drop(self.disk.remove(&entry.image));
+        }
+        committed
+    }
+
+    /// Removes an image with all its names, or hides it while it is leased.
+    pub(super) fn remove(&self, name: &str) -> Result<(), Error> {
+        let changing = self.change();
+        let mut index = self.index();
+        let Some(id) = index.find(name).map(|entry| entry.image.id.clone()) else {
+            drop(index);
+            return self.collect(&changing);
+        };
+        if index.get(&id).is_some_and(Entry::is_leased) {
+            let hidden = index.hide(&id);
+            drop(index);
+            hidden.map_or(Ok(()), |entry| self.disk.rewrite(&entry.record()))?;
+        } else {
+            let removed = index.remove(&id);
+            drop(index);
+            removed.map_or(Ok(()), |entry| self.forget(entry))?;
+        }
+        self.collect(&changing)
+    }
+
+    /// Removes what was kept for leases alone that are gone.
+    pub(super) fn collect(&self, _changing: &MutexGuard<'_, ()>) -> Result<(), Error> {
+        loop {
+            let removed = self.index().remove_unleased();
+            let Some(entry) = removed else { return Ok(()) };
+            self.forget(entry)?;
+        }
+    }
+
+    pub(super) fn change(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes the files of an image that is out of the index. Its layers go with the entry.
+    fn forget(&self, entry: Entry) -> Result<(), Error> {
+        let removed = self.disk.remove(&entry.image);
+        if removed.is_err() {
+            // The record may still be there, and names the layers.
+            drop(self.index().insert(entry));
+        }
+        removed
+    }
+
+    /// Gives the directories that layers only imply the metadata of the layers below them.
+    fn settle_implied(&self, layers: &[Layer]) -> Result<(), Error> {
+        let path = &self.disk.layers;
+        let directory = File::open(path).map_err(|e| Error::store("open", path, e))?;
+        for (index, layer) in layers.iter().enumerate() {
+            let below = if layer.record().opaque { Vec::new() } else { lowers(&layers[..index]) };
+            let name = &layer.record().name;
+            implied::settle(directory.as_fd(), name, &below, &layer.implied())
+                .map_err(|e| Error::store("complete the directories of", path.join(name), e.into()))?;
+        }
+        Ok(())
+    }
+
+    fn make_durable(&self, new: &NewImage, entry: &Entry) -> Result<super::disk::Staged, Error> {
+        self.disk.write_blobs(&entry.image, [&new.manifest, &new.config])?;
+        let staged = self.disk.stage(&entry.record())?;
+        self.disk.sync()?;
+        Ok(staged)
+    }
+
+    /// Shows an image whose record is in place, and takes its names from others.
+    fn publish(&self, entry: Entry) -> Arc<Image> {
+        let image = Arc::clone(&entry.image);
+        let (before, losers) = {
+            let mut index = self.index();
+            let before = index.get(&image.id).map(|before| Arc::clone(&before.image));
+            (before, index.insert(entry))
+        };
+        let stale = before.filter(|before| before.manifest_digest != image.manifest_digest);
+        let cleared = losers
+            .iter()
+            .try_for_each(|loser| self.disk.rewrite(&loser.record()))
+            .and_then(|()| stale.map_or(Ok(()), |before| self.disk.remove_manifest(&before)));
+        if let Err(e) = cleared {
+            // The newest record has a name that two claim, and the next start sweeps.
+            tracing::warn!(
+                error = &e as &dyn std::error::Error,
+                "an older record keeps a name until the next start"
+            );
+        }
+        image
+    }
+
+    /// Returns the image as it will be: with the names that it has already.
+    fn entry(&self, new: &NewImage, now_ns: i64) -> Entry {
+        let id = ImageId::new(new.config_digest.clone());
+        let (mut tags, mut digests) = {
+            let index = self.index();
+            let before = index.get(&id).map(|entry| Arc::clone(&entry.image));
+            before
+                .map_or_else(Default::default, |image| (image.repo_tags.clone(), image.repo_digests.clone()))
+        };
+        for tag in new.name.repo_tag() {
+            add(&mut tags, tag);
+        }
+        for digest in &new.digests {
+            add(&mut digests, new.name.repo_digest(digest));
+        }
+        let layers = &new.layers;
+        let size_bytes =
+            layers.iter().map(|layer| layer.record().bytes).sum::<u64>() + new.config.len() as u64;
+        let image = Image {
+            id,
+            pinned: self.pinned.covers(tags.iter().chain(&digests)),
+            repo_tags: tags,
+            repo_digests: digests,
+            size_bytes,
+            config: new.settings.clone(),
+            manifest_digest: new.manifest_digest.clone(),
+            layers: layers.iter().map(|layer| layer.record().chain.clone()).collect(),
+            architecture: new.architecture.clone(),
+            created: new.created.clone(),
+        };
+        Entry::new(image, layers.clone(), now_ns)
+    }
+}
+
+fn add(names: &mut Vec<String>, name: String) {
+    if !names.contains(&name) {
+        names.push(name);
+    }
+}
