@@ -15,7 +15,7 @@ use rustix::fs::{Mode, OFlags};
 pub use error::Error;
 pub use limits::{DeviceAccess, DeviceKind, DeviceRule, HugepageLimit, IoLimit, Limits};
 pub use path::CgroupPath;
-pub use stats::{Io, Memory, Pressure, PressureLine, Pressures, Stats, Swap};
+pub use stats::{Io, Memory, Meter, Pressure, PressureLine, Pressures, Stats, Swap};
 
 use directory::Directory;
 use hierarchy::{Controller, Hierarchies, Place};
@@ -159,7 +159,12 @@ impl Cgroup {
 
     /// Reads what the cgroup uses.
     pub fn stats(&self) -> Result<Stats, Error> {
-        stats::read(&self.host, &self.path)
+        stats::read(&mut stats::Reader::new(None), &self.host, &self.path)
+    }
+
+    /// For those who read the statistics again and again.
+    pub fn meter(&self) -> Meter {
+        Meter::new(Arc::clone(&self.host), self.path.clone())
     }
 
     /// Kills every process in it and below it, without waiting for their end; a cgroup that is gone has none.

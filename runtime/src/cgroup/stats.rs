@@ -1,5 +1,8 @@
 //! What a cgroup uses: one open and, as a rule, one read a file.
 
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -97,20 +100,49 @@ pub struct PressureLine {
     pub total_us: u64,
 }
 
+/// Keeps a cgroup's files open, so that reading them again costs a fifth; about ten descriptors.
+#[derive(Debug)]
+pub struct Meter {
+    host: Arc<Hierarchies>,
+    path: CgroupPath,
+    kept: Kept,
+}
+
+/// Files that stay open; none stands for one that the host or the cgroup does not have.
+type Kept = Vec<(&'static str, Option<OwnedFd>)>;
+
+/// Reads files, each in whole, into one buffer.
+#[derive(Debug)]
+pub(super) struct Reader<'a> {
+    content: Vec<u8>,
+    kept: Option<&'a mut Kept>,
+}
+
+// === impl Meter ===
+
+impl Meter {
+    pub(super) fn new(host: Arc<Hierarchies>, path: CgroupPath) -> Self {
+        Self { host, path, kept: Vec::new() }
+    }
+
+    /// Reads what the cgroup uses; the first time opens the files.
+    pub fn read(&mut self) -> Result<Stats, Error> {
+        read(&mut Reader::new(Some(&mut self.kept)), &self.host, &self.path)
+    }
+}
+
 /// Reads the statistics of one cgroup.
-pub(super) fn read(host: &Hierarchies, path: &CgroupPath) -> Result<Stats, Error> {
-    let mut reader = Reader::default();
-    let not_found = || Error::NotFound { path: path.clone() };
+pub(super) fn read(reader: &mut Reader<'_>, host: &Hierarchies, path: &CgroupPath) -> Result<Stats, Error> {
     let cpu_usage_ns = match host.place(path, Controller::Cpuacct) {
-        Some(Place::V1(directory)) => v1::stats::cpu(&mut reader, &directory)?,
-        Some(Place::V2(directory)) => v2::stats::cpu(&mut reader, &directory)?,
+        Some(Place::V1(directory)) => v1::stats::cpu(reader, &directory)?,
+        Some(Place::V2(directory)) => v2::stats::cpu(reader, &directory)?,
         None => Some(0),
     };
     // Every cgroup counts its time, whatever controllers it has.
-    let cpu_usage_ns = cpu_usage_ns.ok_or_else(not_found)?;
+    let cpu_usage_ns = cpu_usage_ns.ok_or_else(|| Error::NotFound { path: path.clone() })?;
     let (memory, swap) = match host.place(path, Controller::Memory) {
-        Some(Place::V1(directory)) => v1::stats::memory(&mut reader, &directory)?,
-        Some(Place::V2(directory)) => v2::stats::memory(&mut reader, &directory)?,
+        Some(Place::V1(directory)) => v1::stats::memory(reader, &directory)?,
+        Some(Place::V2(directory)) => v2::stats::memory(reader, &directory)?,
         None => Default::default(),
     };
     let pids = match host.place(path, Controller::Pids) {
@@ -118,62 +150,89 @@ pub(super) fn read(host: &Hierarchies, path: &CgroupPath) -> Result<Stats, Error
         None => None,
     };
     let io = match host.place(path, Controller::Io) {
-        Some(Place::V1(directory)) => v1::stats::io(&mut reader, &directory)?,
-        Some(Place::V2(directory)) => v2::stats::io(&mut reader, &directory)?,
+        Some(Place::V1(directory)) => v1::stats::io(reader, &directory)?,
+        Some(Place::V2(directory)) => v2::stats::io(reader, &directory)?,
         None => None,
     };
     let psi = match host.unified(path) {
-        Some(directory) => v2::stats::pressures(&mut reader, &directory)?,
+        Some(directory) => v2::stats::pressures(reader, &directory)?,
         None => None,
     };
     Ok(Stats { cpu_usage_ns, memory, swap, pids, io, psi })
 }
 
-/// Reads files into one buffer, made once for all of them.
-#[derive(Debug, Default)]
-pub(super) struct Reader {
-    content: Vec<u8>,
-}
+// === impl Reader ===
 
-impl Reader {
-    /// More than any of these files has but `io.stat` of a host with very many devices.
-    const USUAL: usize = 16 * 1024;
+impl<'a> Reader<'a> {
+    /// More than any of these files has, but `io.stat` of a host with many devices.
+    const USUAL: usize = 4096;
+
+    pub(super) fn new(kept: Option<&'a mut Kept>) -> Self {
+        Self { content: vec![0; Self::USUAL], kept }
+    }
 
     /// The whole file; none when it, the cgroup or what it reports on is not there.
-    pub(super) fn read(&mut self, directory: &Directory, file: &str) -> Result<Option<&str>, Error> {
-        let path = directory.path().join(file);
-        let fail = |errno: Errno| Error::Io {
+    pub(super) fn read(&mut self, directory: &Directory, file: &'static str) -> Result<Option<&str>, Error> {
+        let content = match &mut self.kept {
+            None => match open(directory, file)? {
+                Some(open) => fill(&mut self.content, &open),
+                None => Ok(None),
+            },
+            Some(kept) => {
+                // The names differ from hierarchy to hierarchy.
+                let at = match kept.iter().position(|(known, _)| *known == file) {
+                    Some(at) => at,
+                    None => {
+                        kept.push((file, open(directory, file)?));
+                        kept.len() - 1
+                    }
+                };
+                kept[at].1.as_ref().map_or(Ok(None), |open| fill(&mut self.content, open))
+            }
+        };
+        content.map_err(|errno| Error::Io {
             operation: "read".to_owned(),
-            path: path.clone(),
+            path: directory.path().join(file),
             source: errno.into(),
-        };
-        let is_absent = |errno| matches!(errno, Errno::NOENT | Errno::NODEV | Errno::OPNOTSUPP);
-        let open = match rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
-            Ok(open) => open,
-            Err(errno) if is_absent(errno) => return Ok(None),
-            Err(errno) => return Err(fail(errno)),
-        };
-        self.content.resize(self.content.len().max(Self::USUAL), 0);
-        let mut length = 0;
-        loop {
-            match rustix::io::read(&open, &mut self.content[length..]) {
-                Ok(read) => length += read,
-                Err(Errno::INTR) => continue,
-                Err(errno) if is_absent(errno) => return Ok(None),
-                Err(errno) => return Err(fail(errno)),
-            }
-            // The kernel writes such a file in one piece: only a full buffer may have cut it.
-            if length < self.content.len() {
-                return Ok(std::str::from_utf8(&self.content[..length]).ok());
-            }
-            self.content.resize(self.content.len() * 2, 0);
-        }
+        })
     }
 
     /// A file with one number; none when there is no such file or no limit in it.
-    pub(super) fn number(&mut self, directory: &Directory, file: &str) -> Result<Option<u64>, Error> {
+    pub(super) fn number(&mut self, directory: &Directory, file: &'static str) -> Result<Option<u64>, Error> {
         Ok(self.read(directory, file)?.and_then(|content| content.trim_end().parse().ok()))
     }
+}
+
+fn open(directory: &Directory, file: &'static str) -> Result<Option<OwnedFd>, Error> {
+    let path = directory.path().join(file);
+    match rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(open) => Ok(Some(open)),
+        Err(errno) if is_absent(errno) => Ok(None),
+        Err(errno) => Err(Error::Io { operation: "open".to_owned(), path, source: errno.into() }),
+    }
+}
+
+/// Reads from the start.
+fn fill<'a>(content: &'a mut Vec<u8>, open: &OwnedFd) -> Result<Option<&'a str>, Errno> {
+    let mut length = 0;
+    loop {
+        match rustix::io::pread(open, &mut content[length..], length as u64) {
+            Ok(read) => length += read,
+            Err(Errno::INTR) => continue,
+            Err(errno) if is_absent(errno) => return Ok(None),
+            Err(errno) => return Err(errno),
+        }
+        // The kernel writes such a file in one piece: only a full buffer may have cut it.
+        if length < content.len() {
+            return Ok(std::str::from_utf8(&content[..length]).ok());
+        }
+        content.resize(content.len() * 2, 0);
+    }
+}
+
+/// Pressure files answer EOPNOTSUPP when the kernel was told not to keep them.
+fn is_absent(errno: Errno) -> bool {
+    matches!(errno, Errno::NOENT | Errno::NODEV | Errno::OPNOTSUPP)
 }
 
 /// Calls `take` with each name and number of lines such as `pgfault 5`.
@@ -197,10 +256,14 @@ mod tests {
         let long = "x".repeat(Reader::USUAL * 3);
         let (_root, directory) =
             directory_of(&[("long", &long), ("exact", &long[..Reader::USUAL]), ("n", "7\n")]);
-        let mut reader = Reader::default();
-        assert_eq!(reader.read(&directory, "long").unwrap(), Some(long.as_str()));
-        assert_eq!(reader.read(&directory, "exact").unwrap(), Some(&long[..Reader::USUAL]));
-        assert_eq!(reader.number(&directory, "n").unwrap(), Some(7));
-        assert_eq!(reader.number(&directory, "gone").unwrap(), None);
+        let mut kept = Vec::new();
+        for mut reader in [Reader::new(None), Reader::new(Some(&mut kept))] {
+            for _ in 0..2 {
+                assert_eq!(reader.read(&directory, "long").unwrap(), Some(long.as_str()));
+                assert_eq!(reader.read(&directory, "exact").unwrap(), Some(&long[..Reader::USUAL]));
+                assert_eq!(reader.number(&directory, "n").unwrap(), Some(7));
+                assert_eq!(reader.number(&directory, "gone").unwrap(), None);
+            }
+        }
     }
 }

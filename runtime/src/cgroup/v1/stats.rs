@@ -8,12 +8,12 @@ use crate::cgroup::{Error, Io, Memory, Swap};
 const UNLIMITED: u64 = i64::MAX as u64 / 2;
 
 /// Nanoseconds.
-pub(in crate::cgroup) fn cpu(reader: &mut Reader, directory: &Directory) -> Result<Option<u64>, Error> {
+pub(in crate::cgroup) fn cpu(reader: &mut Reader<'_>, directory: &Directory) -> Result<Option<u64>, Error> {
     reader.number(directory, "cpuacct.usage")
 }
 
 pub(in crate::cgroup) fn memory(
-    reader: &mut Reader,
+    reader: &mut Reader<'_>,
     directory: &Directory,
 ) -> Result<(Memory, Option<Swap>), Error> {
     let usage = reader.number(directory, "memory.usage_in_bytes")?.unwrap_or(0);
@@ -47,7 +47,7 @@ fn parse_memory(usage: u64, content: &str) -> (Memory, Option<Swap>) {
     (memory, swap)
 }
 
-pub(in crate::cgroup) fn io(reader: &mut Reader, directory: &Directory) -> Result<Option<Io>, Error> {
+pub(in crate::cgroup) fn io(reader: &mut Reader<'_>, directory: &Directory) -> Result<Option<Io>, Error> {
     let Some(bytes) = reader.read(directory, "blkio.throttle.io_service_bytes_recursive")? else {
         return Ok(None);
     };

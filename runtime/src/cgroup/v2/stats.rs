@@ -5,7 +5,7 @@ use crate::cgroup::stats::{Reader, each_number};
 use crate::cgroup::{Error, Io, Memory, Pressure, PressureLine, Pressures, Swap};
 
 /// Nanoseconds.
-pub(in crate::cgroup) fn cpu(reader: &mut Reader, directory: &Directory) -> Result<Option<u64>, Error> {
+pub(in crate::cgroup) fn cpu(reader: &mut Reader<'_>, directory: &Directory) -> Result<Option<u64>, Error> {
     Ok(reader.read(directory, "cpu.stat")?.map(parse_cpu))
 }
 
@@ -20,7 +20,7 @@ fn parse_cpu(content: &str) -> u64 {
 }
 
 pub(in crate::cgroup) fn memory(
-    reader: &mut Reader,
+    reader: &mut Reader<'_>,
     directory: &Directory,
 ) -> Result<(Memory, Option<Swap>), Error> {
     // The root and a cgroup without the controller have none of these.
@@ -52,7 +52,7 @@ fn parse_memory(usage: u64, limit: Option<u64>, content: &str) -> Memory {
     memory
 }
 
-pub(in crate::cgroup) fn io(reader: &mut Reader, directory: &Directory) -> Result<Option<Io>, Error> {
+pub(in crate::cgroup) fn io(reader: &mut Reader<'_>, directory: &Directory) -> Result<Option<Io>, Error> {
     Ok(reader.read(directory, "io.stat")?.map(parse_io))
 }
 
@@ -73,7 +73,7 @@ fn parse_io(content: &str) -> Io {
 }
 
 pub(in crate::cgroup) fn pressures(
-    reader: &mut Reader,
+    reader: &mut Reader<'_>,
     directory: &Directory,
 ) -> Result<Option<Pressures>, Error> {
     let mut read = |file| Ok::<_, Error>(reader.read(directory, file)?.map(parse_pressure));
@@ -135,7 +135,7 @@ mod tests {
             ("memory.swap.max", "max"),
         ];
         let (_root, directory) = directory_of(&files);
-        let (memory, swap) = memory(&mut Reader::default(), &directory).unwrap();
+        let (memory, swap) = memory(&mut Reader::new(None), &directory).unwrap();
         let expected = Memory {
             usage: 600,
             working_set: 500,
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn reads_nothing_without_the_controller() {
         let (_root, directory) = directory_of(&[]);
-        let mut reader = Reader::default();
+        let mut reader = Reader::new(None);
         assert_eq!(memory(&mut reader, &directory).unwrap(), (Memory::default(), None));
         assert_eq!(io(&mut reader, &directory).unwrap(), None);
         assert_eq!(pressures(&mut reader, &directory).unwrap(), None);
