@@ -14,6 +14,8 @@ use oci_spec::runtime::Spec;
 use runtime::seccomp::Program;
 use tokio::sync::watch;
 
+pub(crate) use self::remove::discard;
+
 use crate::config::ContainerConfig;
 use crate::error::{Error, Result};
 use crate::node::{Node, blocking};

@@ -177,7 +177,8 @@ fn load_pod(dir: &Path, unreadable: &mut Vec<Error>) -> Result<(PodRecord, Vec<C
     Ok((pod, containers))
 }
 
-fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+/// What is in a directory.
+pub(crate) fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     let paths = |entries: fs::ReadDir| entries.map(|entry| entry.map(|entry| entry.path())).collect();
     fs::read_dir(dir).and_then(paths).map_err(Error::file("list", dir))
 }

@@ -4,15 +4,16 @@
 //! than the record; where the monitor is gone too, what runs is killed and what is half made is taken
 //! down by the one teardown.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use runtime::{ContainerReport, ContainerState};
 
-use crate::container::Container;
+use crate::container::{Container, discard};
 use crate::error::{Result, chain};
 use crate::node::{Node, blocking, now_ns};
-use crate::record::{ContainerPhase, ContainerRecord, Ending, PodPhase, PodRecord};
-use crate::sandbox::Sandbox;
+use crate::record::{ContainerPhase, ContainerRecord, Ending, PodPhase, PodRecord, entries};
+use crate::sandbox::{Sandbox, files};
 
 impl Node {
     /// Fills the table. What cannot be read is left where it is and said; the rest goes on.
@@ -37,7 +38,26 @@ impl Node {
                 Err(error) => tracing::error!(%error, "recover a pod"),
             }
         }
-        Ok(())
+        self.sweep().await
+    }
+
+    /// Deletes what no record speaks of: a daemon was killed while it made or removed something.
+    async fn sweep(self: &Arc<Self>) -> Result<()> {
+        let node = self.clone();
+        blocking(move || {
+            for dir in entries(&node.config.data.join("containers"))? {
+                if !file_name_is(&dir, |id| node.table.container(id).is_ok()) {
+                    discard(&dir)?;
+                }
+            }
+            for dir in entries(&node.config.state.join("pods"))? {
+                if !file_name_is(&dir, |id| node.table.pod(id).is_ok()) {
+                    files::remove(&dir)?;
+                }
+            }
+            Ok(())
+        })
+        .await
     }
 
     async fn recover_pod(
@@ -91,6 +111,7 @@ impl Node {
     async fn after_reboot(self: &Arc<Self>, pod: &Arc<Sandbox>) -> Result<()> {
         for container in self.table.containers_of(&pod.id) {
             self.exited(&container, Ending::unknown(now_ns(), "the node restarted")).await;
+            discard(&self.container_dir(&container.id))?;
         }
         self.halt(pod).await
     }
@@ -140,4 +161,8 @@ impl Node {
             }
         }
     }
+}
+
+fn file_name_is(path: &Path, known: impl Fn(&str) -> bool) -> bool {
+    path.file_name().and_then(|name| name.to_str()).is_some_and(known)
 }

@@ -1,6 +1,6 @@
 //! A pod sandbox: its record, its monitor, and the state that others see.
 
-mod files;
+pub(crate) mod files;
 mod network;
 mod remove;
 mod run;

@@ -62,7 +62,7 @@ impl Node {
 
 /// Moves a directory out of sight, so that a half deleted one is never taken for a whole one, and
 /// deletes it on a thread of its own.
-fn discard(dir: &Path) -> Result<()> {
+pub(crate) fn discard(dir: &Path) -> Result<()> {
     if !exists(dir) {
         return Ok(());
     }
