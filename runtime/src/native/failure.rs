@@ -31,7 +31,8 @@ impl Failure {
     /// Tells the monitor and ends the process, dropping nothing.
     pub(super) fn end(mut self, link: &OwnedFd) -> ! {
         // Room is left for the packet's other fields.
-        self.what.truncate(self.what.floor_char_boundary(PACKET_BYTES - 64));
+        let end = (0..=PACKET_BYTES - 64).rev().find(|end| self.what.is_char_boundary(*end));
+        self.what.truncate(end.unwrap_or(0));
         let failed = FromStage::Failed { what: self.what, errno: self.errno, kind: self.kind };
         // A monitor that is gone needs no telling.
         link::send(link, &failed, None).ok();

@@ -55,6 +55,8 @@ fn by_layer(root: &Root, layers: &OwnedFd) -> Result<Option<OwnedFd>, Failure> {
     };
     set(c"source", fsconfig_set_string(&context, c"source", c"overlay"))?;
     set(c"index", fsconfig_set_string(&context, c"index", c"off"))?;
+    // Where a layer says that a directory moved, it is not believed.
+    set(c"redirect_dir", fsconfig_set_string(&context, c"redirect_dir", c"nofollow"))?;
     set(c"volatile", fsconfig_set_flag(&context, c"volatile"))?;
     detached::create(&context, c"overlay", 0).map(Some)
 }
@@ -91,7 +93,10 @@ fn by_page(root: &Root) -> Result<OwnedFd, Failure> {
     }
     link(&root.upper, "upper")?;
     link(&root.work, "work")?;
-    let data = format!("lowerdir={},upperdir=upper,workdir=work,index=off,volatile", lowers.join(":"));
+    let data = format!(
+        "lowerdir={},upperdir=upper,workdir=work,index=off,redirect_dir=nofollow,volatile",
+        lowers.join(":")
+    );
     let data = CString::new(data).map_err(|_| Failure::new("name the layers"))?;
     rustix::process::fchdir(&links).during(|| "enter the names of the layers".into())?;
     rustix::mount::mount(c"overlay", &root.layers, c"overlay", MountFlags::empty(), data.as_c_str())

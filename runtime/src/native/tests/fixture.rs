@@ -311,9 +311,9 @@ fn make_image(base: &Path) {
         fs::copy(word, target).unwrap();
     }
     for applet in [
-        "cat", "chmod", "echo", "false", "find", "grep", "hostname", "id", "ip", "ls", "mkdir", "mount",
-        "ps", "pwd", "readlink", "sh", "sleep", "sort", "stat", "stty", "test", "touch", "true", "tty",
-        "umount", "wc",
+        "cat", "chmod", "chroot", "echo", "false", "find", "grep", "hostname", "id", "ip", "ls", "mkdir",
+        "mount", "ps", "pwd", "readlink", "sh", "sleep", "sort", "stat", "stty", "test", "touch", "true",
+        "tty", "umount", "wc",
     ] {
         symlink("busybox", base.join("bin").join(applet)).unwrap();
     }
