@@ -124,7 +124,7 @@ impl Config {
     /// Reads the file and the drop-ins in the directory of the same name with `.d` behind it, in order. The file
     /// must exist only if it was named.
     pub(crate) fn load(named: Option<&Path>) -> Result<Self, Error> {
-        file::load(named.unwrap_or(Path::new(DEFAULT_PATH)), named.is_some())
+        file::load(named.unwrap_or_else(|| Path::new(DEFAULT_PATH)), named.is_some())
     }
 
     /// The configuration of the pod crate, with what it shares with others.

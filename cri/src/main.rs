@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod convert;
 mod wire;
 
 fn main() {}
