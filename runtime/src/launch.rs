@@ -1,10 +1,28 @@
 //! Starts monitors, and finds those that a daemon before this one started.
 
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use crate::client::{Events, Monitor};
-use crate::{Error, Report, Sandbox, cgroup, host};
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::client::{Connection, Events, Monitor};
+use crate::monitor::wire::{self, Answer, Order, Refusal, SandboxOrder};
+use crate::sys::watch::watch;
+use crate::{Error, Report, Sandbox, cgroup, host, pause, seal};
+use spawner::Spawner;
+
+mod spawner;
+
+/// How long a new or an adopted monitor may take for its first answer.
+const FIRST_ANSWER: Duration = Duration::from_secs(10);
 
 /// Where the runtime's program and state are.
 #[derive(Debug, Clone)]
@@ -25,13 +43,32 @@ pub struct Runtime {
 struct Inner {
     host: host::Host,
     cgroups: cgroup::Cgroups,
+    /// The sealed pause program, shared by all pods.
+    pause: OwnedFd,
+    null: OwnedFd,
+    /// None after [`Runtime::close`]; the lock is held for a clone of the sender only.
+    spawner: Mutex<Option<Arc<Spawner>>>,
 }
+
+/// Kills a monitor whose launch does not come to its end.
+struct Launching(Option<Arc<AsyncFd<OwnedFd>>>);
+
+// === impl Runtime ===
 
 impl Runtime {
     /// Probes the host, seals the program and starts the thread that monitors are cloned from.
     pub fn open(config: Config) -> Result<Self, Error> {
-        let _ = config;
-        unimplemented!()
+        let cgroups = cgroup::Cgroups::detect()
+            .map_err(|source| Error::Cgroup { operation: "find the place of", source })?;
+        let program = seal::program(&config.program)?;
+        let made = |operation| move |source| Error::Spawn { operation, source };
+        let pause = pause::program().map_err(made("make the pause program"))?;
+        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+            .map_err(io::Error::from)
+            .map_err(made("open /dev/null"))?;
+        let spawner = Spawner::start(program, cgroups.clone())?;
+        let spawner = Mutex::new(Some(Arc::new(spawner)));
+        Ok(Self { inner: Arc::new(Inner { host: host::Host::probe(), cgroups, pause, null, spawner }) })
     }
 
     /// What this host offers.
@@ -46,13 +83,133 @@ impl Runtime {
 
     /// Starts a pod's monitor; its namespaces and pause are up when this returns.
     pub async fn launch(&self, sandbox: Sandbox) -> Result<(Monitor, Events), Error> {
-        let _ = sandbox;
-        unimplemented!()
+        let (connection, process) = self.execute(&sandbox).await?;
+        let mut launching = Launching(Some(process));
+        let pid = connection.monitor();
+        let order = Order::Sandbox(SandboxOrder {
+            hostname: sandbox.hostname,
+            own_network: sandbox.network.is_some(),
+            ipc: sandbox.ipc,
+            pid: sandbox.pid,
+            sysctls: sandbox.sysctls,
+        });
+        let fds: Vec<_> = [&self.inner.pause].into_iter().chain(&sandbox.network).map(AsFd::as_fd).collect();
+        let answer = in_time(pid, connection.ask(&order, &fds)).await?;
+        let pause_pid = match answer {
+            Ok((Answer::Process { pid }, _)) => pid,
+            Ok(_) => return Err(connection.nonsense()),
+            Err(Refusal::Failed(source)) => return Err(Error::Sandbox { id: sandbox.id, source }),
+            Err(_) => return Err(connection.nonsense()),
+        };
+        launching.0 = None;
+        Ok(connection.monitor_of(pause_pid))
     }
 
     /// Connects to the living monitor of a pod's state directory.
     pub async fn adopt(&self, dir: &Path) -> Result<(Monitor, Events, Report), Error> {
-        let _ = dir;
-        unimplemented!()
+        let failed = |source| Error::Adopt { dir: dir.to_owned(), source };
+        let socket = connect(dir).map_err(failed)?;
+        let peer = rustix::net::sockopt::socket_peercred(&socket).map_err(|errno| failed(errno.into()))?;
+        if peer.uid != rustix::process::geteuid() {
+            return Err(failed(io::ErrorKind::PermissionDenied.into()));
+        }
+        // For its end; that it lives and is who it was is proven by its first answer.
+        let pidfd = rustix::process::pidfd_open(peer.pid, PidfdFlags::empty())
+            .map_err(|errno| failed(errno.into()))?;
+        let pid = peer.pid.as_raw_nonzero().get();
+        let process = watch(pidfd, Interest::READABLE).map_err(failed)?;
+        let connection = Connection::new(socket, pid, Arc::new(process))?;
+        let answer = in_time(pid, connection.ask(&Order::Report, &[])).await?;
+        let Ok((Answer::Report { .. }, mut fds)) = answer else { return Err(connection.nonsense()) };
+        let memfd = fds.take().map_err(|_| connection.nonsense())?;
+        let report = wire::read_report(memfd).map_err(failed)?;
+        let (monitor, events) = connection.monitor_of(report.pause_pid);
+        Ok((monitor, events, report))
     }
+
+    /// Ends the thread that starts monitors, and removes their cgroup when none is in it.
+    ///
+    /// For the end of the daemon; nothing can be launched after it.
+    pub fn close(&self) -> Result<(), Error> {
+        let spawner = self.inner.spawner.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match spawner.and_then(Arc::into_inner) {
+            Some(spawner) => spawner.end(&self.inner.cgroups),
+            // Closed before, or a launch is on its way and will have its answer.
+            None => Ok(()),
+        }
+    }
+
+    /// Executes a monitor, with one end of a connection as its 3 and the pod's directory as its 4.
+    async fn execute(&self, sandbox: &Sandbox) -> Result<(Connection, Arc<AsyncFd<OwnedFd>>), Error> {
+        let failed =
+            |operation| move |errno: rustix::io::Errno| Error::Spawn { operation, source: errno.into() };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let dir = rustix::fs::open(&sandbox.dir, flags, Mode::empty())
+            .map_err(failed("open the pod's directory"))?;
+        let (ours, theirs) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(failed("make a connection for a monitor"))?;
+        let null = || self.inner.null.try_clone();
+        let closed = |source| Error::Spawn { operation: "start a monitor", source };
+        let fds =
+            vec![null().map_err(closed)?, null().map_err(closed)?, null().map_err(closed)?, theirs, dir];
+        let id = CString::new(sandbox.id.as_str()).map_err(|error| closed(error.into()))?;
+        let arguments = vec![c"corten-runtime".to_owned(), c"monitor".to_owned(), id];
+        let spawner = self.inner.spawner.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let spawner = spawner.ok_or_else(|| closed(io::ErrorKind::BrokenPipe.into()))?;
+        let (pid, pidfd) = spawner.spawn(arguments, fds).await?;
+        let process = Arc::new(watch(pidfd, Interest::READABLE).map_err(closed)?);
+        tokio::spawn(reap(process.clone()));
+        Ok((Connection::new(ours, pid, process.clone())?, process))
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let spawner = self.spawner.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(spawner) = spawner.and_then(Arc::into_inner)
+            && let Err(error) = spawner.end(&self.cgroups)
+        {
+            tracing::debug!(%error, "the monitors' cgroup stays");
+        }
+    }
+}
+
+// === impl Launching ===
+
+impl Drop for Launching {
+    fn drop(&mut self) {
+        if let Some(process) = &self.0 {
+            // Its pause goes with it. An error means that it is gone.
+            rustix::process::pidfd_send_signal(process.get_ref(), Signal::KILL).ok();
+        }
+    }
+}
+
+/// A monitor is a child of the daemon that started it, whoever talks to it.
+async fn reap(process: Arc<AsyncFd<OwnedFd>>) {
+    if process.readable().await.is_ok() {
+        rustix::process::waitid(WaitId::PidFd(process.get_ref().as_fd()), WaitIdOptions::EXITED).ok();
+    }
+}
+
+async fn in_time<T>(monitor: i32, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    match tokio::time::timeout(FIRST_ANSWER, answer).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::Timeout { monitor, seconds: FIRST_ANSWER.as_secs() }),
+    }
+}
+
+/// Connects to the socket itself, not to what a name may have become, wherever the directory is.
+fn connect(dir: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let inode = rustix::fs::open(dir.join("monitor.sock"), flags, Mode::empty())?;
+    if FileType::from_raw_mode(rustix::fs::fstat(&inode)?.st_mode) != FileType::Socket {
+        return Err(io::Error::from_raw_os_error(libc::ENOTSOCK));
+    }
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    let address = SocketAddrUnix::new(format!("/proc/self/fd/{}", inode.as_raw_fd()))?;
+    rustix::net::connect(&socket, &address)?;
+    Ok(socket)
 }

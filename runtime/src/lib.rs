@@ -6,10 +6,13 @@ mod client;
 mod error;
 pub mod host;
 mod launch;
+pub mod monitor;
 pub mod mount;
 mod native;
 mod order;
+mod pause;
 pub mod plan;
+mod seal;
 pub mod seccomp;
 pub mod sys;
 
@@ -17,6 +20,6 @@ pub use client::{Events, Monitor};
 pub use error::{Error, Failure, FailureKind};
 pub use launch::{Config, Runtime};
 pub use order::{
-    ContainerOrder, ContainerReport, ContainerState, Event, ExecExit, ExecOrder, Exit, NamespaceMode, PidNamespace,
-    Report, Sandbox, Stdin, recorded_exit,
+    ContainerOrder, ContainerReport, ContainerState, Event, ExecExit, ExecOrder, Exit, NamespaceMode,
+    PidNamespace, Report, Sandbox, Stdin, recorded_exit,
 };

@@ -1,0 +1,175 @@
+//! The thread that monitors are cloned from.
+//!
+//! Monitors live in a cgroup of Corten's own. In the v2 hierarchy they are cloned into it. A v1 hierarchy
+//! knows no such thing, and a write to its `cgroup.procs` after a quiet while waits 10 ms for RCU; so this
+//! thread moves itself there once, and what it clones is born there.
+
+use std::ffi::CString;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use tokio::sync::oneshot;
+
+use crate::Error;
+use crate::cgroup::{Cgroup, CgroupPath, Cgroups, Limits};
+use crate::sys::clone;
+
+/// The cgroup of all monitors and pauses.
+const CGROUP: &str = "/corten/monitors";
+
+/// The child needs it from clone3(2) to execveat(2).
+const STACK_BYTES: usize = 64 << 10;
+
+/// Above all numbers that a monitor's descriptors get.
+const FIRST_FREE_FD: i32 = 64;
+
+/// The thread's address.
+#[derive(Debug)]
+pub(super) struct Spawner {
+    jobs: mpsc::Sender<Job>,
+    thread: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Job {
+    arguments: Vec<CString>,
+    fds: Vec<OwnedFd>,
+    answer: oneshot::Sender<Result<(i32, OwnedFd), Error>>,
+}
+
+/// What the thread works with.
+#[derive(Debug)]
+struct Worker {
+    program: OwnedFd,
+    cgroups: Cgroups,
+    /// The v2 directory, if there is one.
+    unified: Option<OwnedFd>,
+    stack: Vec<u8>,
+}
+
+// === impl Spawner ===
+
+impl Spawner {
+    /// Makes the cgroup and starts the thread in it.
+    pub(super) fn start(program: OwnedFd, cgroups: Cgroups) -> Result<Self, Error> {
+        let (jobs, orders) = mpsc::channel::<Job>();
+        let (ready, started) = mpsc::channel();
+        let work = move || match Worker::enter(program, cgroups) {
+            Ok(mut worker) => {
+                ready.send(Ok(())).ok();
+                for job in orders {
+                    job.answer.send(worker.spawn(&job.arguments, &job.fds)).ok();
+                }
+            }
+            Err(error) => {
+                ready.send(Err(error)).ok();
+            }
+        };
+        let operation = "start the thread that starts monitors";
+        let thread = std::thread::Builder::new()
+            .name("corten-spawner".into())
+            .spawn(work)
+            .map_err(|source| Error::Spawn { operation, source })?;
+        let lost = || Error::Spawn { operation, source: io::ErrorKind::BrokenPipe.into() };
+        started.recv().map_err(|_| lost())??;
+        Ok(Self { jobs, thread })
+    }
+
+    /// Starts the program with `fds` as its 0, 1, 2 and so on.
+    pub(super) async fn spawn(
+        &self,
+        arguments: Vec<CString>,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(i32, OwnedFd), Error> {
+        let lost = || Error::Spawn { operation: "start a monitor", source: io::ErrorKind::BrokenPipe.into() };
+        let (answer, answered) = oneshot::channel();
+        self.jobs.send(Job { arguments, fds, answer }).map_err(|_| lost())?;
+        answered.await.map_err(|_| lost())?
+    }
+
+    /// Ends the thread; its cgroup goes with it when no monitor is in it.
+    pub(super) fn end(self, cgroups: &Cgroups) -> Result<(), Error> {
+        drop(self.jobs);
+        // It does not panic, and if it did it would be gone all the same.
+        self.thread.join().ok();
+        let failed = |source| Error::Cgroup { operation: "remove", source };
+        let path = path().map_err(failed)?;
+        let cgroup = cgroups.open(&path);
+        if cgroup.populated().map_err(failed)? {
+            return Ok(());
+        }
+        cgroup.remove().map_err(failed)?;
+        match path.parent() {
+            Some(parent) => cgroups.remove_empty_parents(&parent).map_err(failed),
+            None => Ok(()),
+        }
+    }
+}
+
+// === impl Worker ===
+
+impl Worker {
+    fn enter(program: OwnedFd, cgroups: Cgroups) -> Result<Self, Error> {
+        let mut worker = Self { program, cgroups, unified: None, stack: vec![0; STACK_BYTES] };
+        worker.join()?;
+        Ok(worker)
+    }
+
+    /// Makes the cgroup if it is not there and moves this thread into its v1 parts.
+    fn join(&mut self) -> Result<(), Error> {
+        let cgroup = make(&self.cgroups)?;
+        let handles = cgroup.handles().map_err(|source| Error::Cgroup { operation: "open", source })?;
+        for procs in &handles.v1_procs {
+            let enter = || {
+                let tasks = std::fs::read_link(fd_path(procs))?.with_file_name("tasks");
+                let file = OpenOptions::new().write(true).open(tasks)?;
+                // 0 is the thread that writes.
+                rustix::io::write(file, b"0").map_err(io::Error::from)
+            };
+            enter().map_err(|source| Error::Spawn { operation: "enter the monitors' cgroup", source })?;
+        }
+        self.unified = handles.unified;
+        Ok(())
+    }
+
+    fn spawn(&mut self, arguments: &[CString], fds: &[OwnedFd]) -> Result<(i32, OwnedFd), Error> {
+        let failed = |source| Error::Spawn { operation: "start a monitor", source };
+        let first = FIRST_FREE_FD.max(i32::try_from(fds.len()).unwrap_or(i32::MAX));
+        let fds: Result<Vec<_>, _> =
+            fds.iter().map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, first)).collect();
+        let fds = fds.map_err(|source| failed(source.into()))?;
+        match self.try_spawn(arguments, &fds) {
+            // Another daemon may have ended and taken the empty cgroup with it.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOENT)) => {
+                self.join()?;
+                self.try_spawn(arguments, &fds).map_err(failed)
+            }
+            result => result.map_err(failed),
+        }
+    }
+
+    fn try_spawn(&mut self, arguments: &[CString], fds: &[OwnedFd]) -> io::Result<(i32, OwnedFd)> {
+        let arguments: Vec<_> = arguments.iter().map(CString::as_c_str).collect();
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        let program = clone::Program { file: self.program.as_fd(), arguments: &arguments, fds: &fds };
+        clone::spawn(&program, self.unified.as_ref().map(AsFd::as_fd), &mut self.stack)
+    }
+}
+
+fn path() -> Result<CgroupPath, crate::cgroup::Error> {
+    CGROUP.parse()
+}
+
+fn make(cgroups: &Cgroups) -> Result<Cgroup, Error> {
+    path()
+        .and_then(|path| cgroups.create(&path, &Limits::default()))
+        .map_err(|source| Error::Cgroup { operation: "make", source })
+}
+
+fn fd_path(fd: &OwnedFd) -> PathBuf {
+    format!("/proc/self/fd/{}", fd.as_raw_fd()).into()
+}

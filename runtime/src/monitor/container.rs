@@ -1,0 +1,359 @@
+//! A container from its order to the execution of its command.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::time::Instant;
+
+use rustix::pipe::PipeFlags;
+
+use super::Monitor;
+use super::child::{Birthplace, Role, Work};
+use super::clock::now_ns;
+use super::connection::Ticket;
+use super::kill::Stop;
+use super::link::Owner;
+use super::log::{Slot, Stream};
+use super::poll::Key;
+use super::wire::{Answer, CreateOrder, Descriptors, Refusal};
+use crate::cgroup::{self, Handles};
+use crate::native::{self, Stage, link};
+use crate::sys::clone;
+use crate::{Exit, Failure, PidNamespace, Stdin};
+
+/// What the monitor knows of a container.
+#[derive(Debug)]
+pub(super) struct Container {
+    pub(super) id: String,
+    pub(super) phase: Phase,
+    /// Its init until it is reaped; before the command runs, the stage that prepares it.
+    pub(super) init: Option<Key>,
+    pub(super) pid: i32,
+    /// Until the command is executed.
+    pub(super) link: Option<Key>,
+    /// What the stage said went wrong.
+    pub(super) failure: Option<Failure>,
+    pub(super) started_at_ns: i64,
+    pub(super) cgroup: Handles,
+    /// Children that are still writing the init into v1 cgroups.
+    joiners: u32,
+    /// What the OOM killer had taken before.
+    oom_kills: u64,
+    pub(super) log: Option<Slot>,
+    pub(super) log_line_bytes: usize,
+    pub(super) outputs: Vec<Key>,
+    /// Kept open for those who attach.
+    pub(super) stdin: Option<OwnedFd>,
+    pub(super) stop: Option<Stop>,
+}
+
+/// How far a container has come; it only moves down this list.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Phase {
+    /// A stage builds it.
+    Preparing { ticket: Ticket },
+    /// The stage waits.
+    Created,
+    /// The stage is to execute the command, or has been told to.
+    Starting { ticket: Ticket, is_told: bool },
+    /// The command runs.
+    Running,
+    /// It ended; its output is not all in the log. At the deadline that is waited for no longer.
+    Ending { exit: Exit, deadline: Instant, is_flushed: bool },
+    /// Its exit is recorded and announced.
+    Exited(Exit),
+}
+
+/// What becomes a container's 0, 1 and 2, and our ends of it.
+#[derive(Debug, Default)]
+struct Stdio {
+    theirs: [Option<OwnedFd>; 3],
+    stdin: Option<OwnedFd>,
+    outputs: Vec<(Stream, OwnedFd)>,
+}
+
+// === impl Container ===
+
+impl Container {
+    pub(super) fn wrong_state(&self) -> Refusal {
+        let state = match self.phase {
+            Phase::Preparing { .. } => "being created",
+            Phase::Created => "created",
+            Phase::Starting { .. } => "being started",
+            Phase::Running => "running",
+            Phase::Ending { .. } | Phase::Exited(_) => "exited",
+        };
+        Refusal::WrongState { state: state.into() }
+    }
+
+    /// Whether the OOM killer was at work since it was created.
+    pub(super) fn was_oom_killed(&self) -> bool {
+        let count = self.cgroup.oom.as_ref().and_then(|file| cgroup::oom_kills(file.as_fd()).ok());
+        count.is_some_and(|count| count > self.oom_kills)
+    }
+
+    fn new(order: &CreateOrder, cgroup: Handles, ticket: Ticket) -> Self {
+        let oom_kills = cgroup.oom.as_ref().and_then(|file| cgroup::oom_kills(file.as_fd()).ok());
+        Self {
+            id: order.id.clone(),
+            phase: Phase::Preparing { ticket },
+            init: None,
+            pid: 0,
+            link: None,
+            failure: None,
+            started_at_ns: 0,
+            cgroup,
+            joiners: 0,
+            oom_kills: oom_kills.unwrap_or(0),
+            log: None,
+            log_line_bytes: usize::try_from(order.log_line_bytes).unwrap_or(usize::MAX),
+            outputs: Vec::new(),
+            stdin: None,
+            stop: None,
+        }
+    }
+}
+
+// === impl Stdio ===
+
+impl Stdio {
+    /// Pipes, unless a terminal is to come from the stage.
+    fn new(order: &CreateOrder) -> io::Result<Self> {
+        if order.tty {
+            return Ok(Self::default());
+        }
+        let mut stdio = Self::default();
+        if order.stdin != Stdin::Closed {
+            let (theirs, ours) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+            stdio.theirs[0] = Some(theirs);
+            stdio.stdin = Some(ours);
+        }
+        for (number, stream) in [(1, Stream::Stdout), (2, Stream::Stderr)] {
+            let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+            rustix::io::ioctl_fionbio(&ours, true)?;
+            stdio.theirs[number] = Some(theirs);
+            stdio.outputs.push((stream, ours));
+        }
+        Ok(stdio)
+    }
+}
+
+impl Monitor {
+    /// Clones the stage that builds the container; the answer comes when it is ready.
+    pub(super) fn create(
+        &mut self,
+        ticket: Ticket,
+        order: CreateOrder,
+        mut fds: Descriptors,
+    ) -> Result<(), Refusal> {
+        if self.find(&order.id).is_ok() {
+            return Err(Refusal::ContainerExists);
+        }
+        let plan = fds.take()?;
+        let log = fds.take_if(order.has_log)?;
+        let cgroup = fds.take_cgroup(&order.cgroup)?;
+        let pid_namespace = self.pid_namespace(&order.pid_namespace)?;
+        let pod = self.pause_pidfd()?;
+        let failed = |what: &'static str| move |error| Refusal::Failed(Failure::io(what, &error));
+        let stdio = Stdio::new(&order).map_err(failed("make pipes"))?;
+        let key = self.containers.insert(Container::new(&order, cgroup, ticket));
+        let begun = self.take_on(key, log, stdio.outputs, stdio.stdin).and_then(|()| {
+            let (link, stage_end) = self.add_link(Owner::Container(key)).map_err(failed("make a link"))?;
+            if let Some(container) = self.containers.get_mut(key) {
+                container.link = Some(link);
+            }
+            let stage = Stage {
+                plan,
+                link: stage_end,
+                stdio: stdio.theirs,
+                pod: Some(pod),
+                pid_namespace,
+                // Written by joiners, beside the stage's work.
+                cgroup_procs: Vec::new(),
+            };
+            self.clone_init(key, order.pid_namespace == PidNamespace::Own, stage)
+                .map_err(failed("clone the container's init"))
+        });
+        if begun.is_err() {
+            self.forget(key);
+        }
+        begun
+    }
+
+    /// Executes the command of a prepared container; the answer comes when it runs.
+    pub(super) fn start(&mut self, ticket: Ticket, id: &str) -> Result<(), Refusal> {
+        let key = self.find(id)?;
+        let Some(container) = self.containers.get_mut(key) else { return Err(Refusal::NoContainer) };
+        match container.phase {
+            Phase::Created if container.stop.is_none() => {
+                container.phase = Phase::Starting { ticket, is_told: false };
+                self.go(key);
+                Ok(())
+            }
+            _ => Err(container.wrong_state()),
+        }
+    }
+
+    /// The stage has nothing left to do but to execute the command.
+    pub(super) fn container_is_ready(&mut self, key: Key) {
+        if let Some(container) = self.containers.get_mut(key)
+            && let Phase::Preparing { ticket } = container.phase
+        {
+            container.phase = Phase::Created;
+            let pid = container.pid;
+            self.answer(ticket, Ok(Answer::Process { pid }));
+        }
+    }
+
+    /// The stage made the process that goes on as the container's init.
+    pub(super) fn init_is(&mut self, key: Key, child: Key, pid: i32) {
+        if let Some(container) = self.containers.get_mut(key) {
+            container.init = Some(child);
+            container.pid = pid;
+        }
+        // It may have been born before its parent was moved.
+        self.join_v1(key);
+    }
+
+    /// The link is closed by the execution of the command, or with the process.
+    pub(super) fn container_link_ended(&mut self, key: Key) {
+        let Some(container) = self.containers.get_mut(key) else { return };
+        container.link = None;
+        if let Phase::Starting { ticket, is_told: true } = container.phase
+            && container.failure.is_none()
+        {
+            container.phase = Phase::Running;
+            container.started_at_ns = now_ns();
+            let at_ns = container.started_at_ns;
+            self.answer(ticket, Ok(Answer::Started { at_ns }));
+        }
+    }
+
+    /// The init is in all its v1 cgroups, or cannot be.
+    pub(super) fn joiner_ended(&mut self, key: Key, code: i32) {
+        let Some(container) = self.containers.get_mut(key) else { return };
+        container.joiners = container.joiners.saturating_sub(1);
+        // The init itself may have ended before it could be moved.
+        if code != 0 && code != libc::ESRCH && container.failure.is_none() {
+            container.failure = Some(Failure::setup("enter the container's cgroups", code));
+            let init = container.init;
+            if let Err(error) = self.kill_child(init, libc::SIGKILL) {
+                self.warn(format!("kill an init that is not in its cgroups: {error}"));
+            }
+            return;
+        }
+        self.go(key);
+    }
+
+    /// Tells the stage to execute the command, once it is in its cgroups.
+    fn go(&mut self, key: Key) {
+        let Some(container) = self.containers.get_mut(key) else { return };
+        if let Phase::Starting { is_told, .. } = &mut container.phase
+            && container.joiners == 0
+            && !*is_told
+            && let Some(link) = container.link.and_then(|link| self.links.get(link))
+        {
+            *is_told = true;
+            // If the stage is gone, its end is noticed as such.
+            link::send(&link.socket, &link::ToStage::Go, None).ok();
+        }
+    }
+
+    /// The process whose PID namespace is to be joined, if any.
+    fn pid_namespace(&self, mode: &PidNamespace) -> Result<Option<OwnedFd>, Refusal> {
+        match mode {
+            PidNamespace::Host | PidNamespace::Own => Ok(None),
+            PidNamespace::Pod => self.pause_pidfd().map(Some),
+            PidNamespace::Target(id) => {
+                let target = self.containers.get(self.find(id)?);
+                let child = target
+                    .filter(|target| matches!(target.phase, Phase::Running))
+                    .and_then(|target| target.init)
+                    .and_then(|init| self.children.get(init))
+                    .ok_or_else(|| Refusal::Failed(Failure::setup(format!("container {id} does not run"), 0)))?;
+                let copied = child.pidfd.try_clone();
+                copied.map(Some).map_err(|error| Refusal::Failed(Failure::io("copy a pidfd", &error)))
+            }
+        }
+    }
+
+    /// Our ends of the container's files.
+    fn take_on(
+        &mut self,
+        key: Key,
+        log: Option<OwnedFd>,
+        outputs: Vec<(Stream, OwnedFd)>,
+        stdin: Option<OwnedFd>,
+    ) -> Result<(), Refusal> {
+        let failed = |what: &'static str| move |error| Refusal::Failed(Failure::io(what, &error));
+        let slot = log.map(|log| self.open_log(log).map_err(failed("take on a log"))).transpose()?;
+        if let Some(container) = self.containers.get_mut(key) {
+            container.log = slot;
+            container.stdin = stdin;
+        }
+        for (stream, fd) in outputs {
+            self.add_output(key, stream, fd).map_err(failed("watch the container's output"))?;
+        }
+        Ok(())
+    }
+
+    fn clone_init(&mut self, key: Key, own_pid_namespace: bool, stage: Stage) -> io::Result<()> {
+        let mut namespaces = libc::CLONE_NEWNS;
+        if own_pid_namespace {
+            namespaces |= libc::CLONE_NEWPID;
+        }
+        // A copy, since the container is the monitor's, which is to be changed.
+        let cgroup = self.containers.get(key).and_then(|container| container.cgroup.unified.as_ref());
+        let cgroup = cgroup.map(OwnedFd::try_clone).transpose()?;
+        let birthplace = Birthplace { namespaces, cgroup: cgroup.as_ref().map(AsFd::as_fd) };
+        let work = Work { fds: stage_fds(&stage), with: stage, run: native::container };
+        let child = self.clone_child(Role::Init(key), &birthplace, work)?;
+        let pid = self.children.get(child).map_or(0, |child| child.pid);
+        if let Some(container) = self.containers.get_mut(key) {
+            container.init = Some(child);
+            container.pid = pid;
+        }
+        self.join_v1(key);
+        Ok(())
+    }
+
+    /// Has a child write the init into the v1 cgroups, where the first write waits for RCU.
+    fn join_v1(&mut self, key: Key) {
+        let Some(container) = self.containers.get(key) else { return };
+        if container.cgroup.v1_procs.is_empty() {
+            return;
+        }
+        let pid = container.pid.to_string();
+        let copies: io::Result<Vec<_>> = container.cgroup.v1_procs.iter().map(OwnedFd::try_clone).collect();
+        let cloned = copies.and_then(|procs| {
+            let fds = procs.iter().map(AsRawFd::as_raw_fd).collect();
+            let work = Work { fds, with: (procs, pid), run: join };
+            self.clone_child(Role::Joiner(key), &Birthplace::default(), work)
+        });
+        match (cloned, self.containers.get_mut(key)) {
+            (Ok(_), Some(container)) => container.joiners += 1,
+            (Err(error), Some(container)) => {
+                container.failure = Some(Failure::io("clone a child to enter cgroups", &error));
+                let init = container.init;
+                self.kill_child(init, libc::SIGKILL).ok();
+            }
+            (_, None) => {}
+        }
+    }
+}
+
+/// Writes a process into cgroups; the exit code is the error number.
+fn join((procs, pid): (Vec<OwnedFd>, String)) -> ! {
+    for file in procs {
+        if let Err(errno) = rustix::io::write(file, pid.as_bytes()) {
+            clone::exit(errno.raw_os_error());
+        }
+    }
+    clone::exit(0)
+}
+
+/// The descriptors that a stage needs.
+pub(super) fn stage_fds(stage: &Stage) -> Vec<RawFd> {
+    let stdio = stage.stdio.iter().flatten();
+    let others = [&stage.plan, &stage.link].into_iter().chain(&stage.pod).chain(&stage.pid_namespace);
+    stdio.chain(others).chain(&stage.cgroup_procs).map(AsRawFd::as_raw_fd).collect()
+}

@@ -1,0 +1,163 @@
+//! Ends: of a container, with its output, its record and its news; and of the pod.
+
+use std::time::{Duration, Instant};
+
+use super::Monitor;
+use super::clock::now_ns;
+use super::connection::Ticket;
+use super::container::Phase;
+use super::kill::kill_cgroup;
+use super::poll::Key;
+use super::record;
+use super::wire::{Answer, Refusal, Word};
+use crate::{Exit, Failure};
+
+/// The exit code of a container whose command could not be executed, as containerd has it.
+const NOT_STARTED: i32 = 128;
+
+/// How long an exit is held back for a log that is slow; longer than the log's own patience.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+impl Monitor {
+    /// The container's init was reaped.
+    pub(super) fn init_ended(&mut self, key: Key, code: i32) {
+        let Some(container) = self.containers.get_mut(key) else { return };
+        container.init = None;
+        if let Some(link) = container.link.take() {
+            self.remove_link(link);
+        }
+        let Some(container) = self.containers.get_mut(key) else { return };
+        // With a PID namespace of its own nothing is left, but who was on the way into it is.
+        if let Err(error) = kill_cgroup(&container.cgroup) {
+            let text = format!("kill what container {} left: {error}", container.id);
+            self.warn(text);
+        }
+        let Some(container) = self.containers.get_mut(key) else { return };
+        let silent = |doing: &str| Failure::setup(format!("the container's init ended with code {code} {doing}"), 0);
+        match container.phase {
+            Phase::Preparing { ticket } => {
+                let failure = container.failure.take().unwrap_or_else(|| silent("while it was created"));
+                let stop = container.stop.take();
+                let exit = Exit { code, at_ns: now_ns(), oom_killed: false };
+                self.forget(key);
+                self.answer(ticket, Err(Refusal::Failed(failure)));
+                for ticket in stop.into_iter().flat_map(|stop| stop.waiting) {
+                    self.answer(ticket, Ok(Answer::Exited(exit)));
+                }
+            }
+            Phase::Starting { ticket, .. } => {
+                let failure = container.failure.take().unwrap_or_else(|| silent("before its command was executed"));
+                self.begin_ending(key, NOT_STARTED);
+                self.answer(ticket, Err(Refusal::Failed(failure)));
+            }
+            Phase::Created | Phase::Running => self.begin_ending(key, code),
+            Phase::Ending { .. } | Phase::Exited(_) => {}
+        }
+    }
+
+    /// All that it wrote first, then its exit.
+    fn begin_ending(&mut self, key: Key, code: i32) {
+        let Some(container) = self.containers.get_mut(key) else { return };
+        // A command that went on without what was killed, and ended well, did not fail for want of memory.
+        let oom_killed = code != 0 && container.was_oom_killed();
+        let exit = Exit { code, at_ns: now_ns(), oom_killed };
+        container.stdin = None;
+        container.phase = Phase::Ending { exit, deadline: Instant::now() + LAST_WORDS, is_flushed: false };
+        self.drain_outputs(key);
+    }
+
+    /// Records the exit, then announces it.
+    pub(super) fn finish(&mut self, key: Key) {
+        let Some(container) = self.containers.get_mut(key) else { return };
+        let Phase::Ending { exit, .. } = container.phase else { return };
+        container.phase = Phase::Exited(exit);
+        let id = container.id.clone();
+        let waiting = container.stop.take().map(|stop| stop.waiting).unwrap_or_default();
+        if let Err(error) = record::write(&self.dir, &id, &exit) {
+            self.warn(format!("record the exit of container {id}: {error}"));
+        }
+        self.announce(&Word::Exited { id, exit });
+        for ticket in waiting {
+            self.answer(ticket, Ok(Answer::Exited(exit)));
+        }
+        self.continue_end();
+    }
+
+    /// Forgets a container that has ended.
+    pub(super) fn remove(&mut self, id: &str) -> Result<(), Refusal> {
+        let key = self.find(id)?;
+        match self.containers.get(key) {
+            Some(container) if !matches!(container.phase, Phase::Exited(_)) => Err(container.wrong_state()),
+            _ => {
+                self.forget(key);
+                record::remove(&self.dir, id);
+                Ok(())
+            }
+        }
+    }
+
+    /// Drops all that belongs to a container.
+    pub(super) fn forget(&mut self, key: Key) {
+        let Some(container) = self.containers.remove(key) else { return };
+        for output in container.outputs {
+            self.remove_output(output);
+        }
+        if let Some(link) = container.link {
+            self.remove_link(link);
+        }
+        if let Some(slot) = container.log {
+            self.logs.close(slot);
+        }
+    }
+
+    /// Kills all; the ticket is answered when nothing is left.
+    pub(super) fn begin_end(&mut self, ticket: Option<Ticket>) {
+        let is_first = self.ending.is_none();
+        self.ending.get_or_insert_default().extend(ticket);
+        if is_first {
+            for key in self.containers.keys() {
+                self.container_deadline_now(key);
+            }
+            for key in self.execs.keys() {
+                self.kill_exec(key, Instant::now());
+            }
+        }
+        self.continue_end();
+    }
+
+    /// Goes on with the end, if it has begun: pause goes last, and then the monitor.
+    pub(super) fn continue_end(&mut self) {
+        let Some(waiting) = self.ending.clone() else { return };
+        let is_alive = |phase: Phase| !matches!(phase, Phase::Exited(_));
+        if self.is_over || self.containers.iter().any(|(_, it)| is_alive(it.phase)) || !self.execs.is_empty() {
+            return;
+        }
+        if let Some(pause) = self.sandbox.child {
+            if let Err(error) = self.kill_child(Some(pause), libc::SIGKILL) {
+                self.warn(format!("kill pause: {error}"));
+            }
+            return;
+        }
+        self.is_over = true;
+        rustix::fs::unlinkat(&self.dir, "monitor.sock", rustix::fs::AtFlags::empty()).ok();
+        for ticket in waiting {
+            self.answer(ticket, Ok(Answer::Done));
+        }
+    }
+
+    /// A monitor that no daemon will find is of no use: it ends when its directory is gone.
+    pub(super) fn end_if_forgotten(&mut self) {
+        let is_gone = || rustix::fs::fstat(&self.dir).is_ok_and(|dir| dir.st_nlink == 0);
+        if self.connections.is_empty() && (self.sandbox.pid == 0 || is_gone()) {
+            self.begin_end(None);
+        }
+    }
+
+    /// Kills a container as at the deadline of a stop.
+    fn container_deadline_now(&mut self, key: Key) {
+        let has_ended = |phase| matches!(phase, Phase::Ending { .. } | Phase::Exited(_));
+        if self.containers.get(key).is_some_and(|container| !has_ended(container.phase)) {
+            self.kill_container(key);
+        }
+    }
+}
