@@ -1,6 +1,16 @@
 //! What this host offers, probed once: what is missing is said in words.
+//!
+//! The probes change nothing: calls that the kernel refuses or that have no effect, and files that are read.
 
+use std::fs;
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::mount::{FsOpenFlags, fsconfig_set_string, fsopen};
 use serde::{Deserialize, Serialize};
+
+use crate::capabilities::Set;
+use crate::sys;
 
 /// What the kernel and the daemon's own privileges allow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,11 +42,131 @@ pub struct Host {
 impl Host {
     /// Probes the running kernel and the calling process.
     pub fn probe() -> Self {
-        unimplemented!()
+        let capabilities = Set::bounding() & own_capabilities();
+        let mount_setattr = has_mount_setattr();
+        Self {
+            kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+            cgroups: cgroups().to_owned(),
+            capabilities: capabilities.names().collect(),
+            sys_resource: capabilities.contains(Set::SYS_RESOURCE),
+            apparmor: fs::read("/sys/module/apparmor/parameters/enabled")
+                .is_ok_and(|text| text.starts_with(b"Y")),
+            selinux: fs::exists("/sys/fs/selinux/enforce").unwrap_or(false),
+            seccomp: fs::exists("/proc/sys/kernel/seccomp/actions_avail").unwrap_or(false),
+            openat2: has_openat2(),
+            mount_setattr,
+            idmapped_mounts: mount_setattr && fs::exists("/proc/self/ns/user").unwrap_or(false),
+            overlay_layers: has_overlay_layers(),
+        }
+    }
+
+    /// Why containers cannot run here at all.
+    pub fn unfit(&self) -> Option<&'static str> {
+        if !self.openat2 {
+            Some("the kernel lacks openat2(2), or something forbids it: Linux 5.14 is the oldest that works")
+        } else if !self.mount_setattr {
+            Some(
+                "the kernel lacks mount_setattr(2), or something forbids it: Linux 5.14 is the oldest that works",
+            )
+        } else if !self.capabilities.iter().any(|name| name == "CAP_SYS_ADMIN") {
+            Some("CAP_SYS_ADMIN is missing: Corten must run as root")
+        } else {
+            None
+        }
     }
 
     /// A sentence for each thing that is missing and what follows from that.
     pub fn missing(&self) -> Vec<&'static str> {
-        unimplemented!()
+        let sentences = [
+            (
+                self.sys_resource,
+                "CAP_SYS_RESOURCE is missing: oom_score_adj and rlimits are set as far as allowed",
+            ),
+            (self.apparmor, "AppArmor is off: pods that name a profile are refused"),
+            (
+                !self.selinux,
+                "SELinux is on, which this release does not label for: pods with SELinux options are refused",
+            ),
+            (self.seccomp, "the kernel has no seccomp filters: pods with a profile are refused"),
+            (
+                self.idmapped_mounts,
+                "the kernel has no idmapped mounts: pods with user namespaces are refused",
+            ),
+            (
+                self.overlay_layers,
+                "overlay takes its layers in one page only (Linux before 6.7): they get short names",
+            ),
+            (self.cgroups != "none", "no control groups are mounted on /sys/fs/cgroup: limits cannot be set"),
+            (
+                self.cgroups != "hybrid",
+                "control groups are of version 1: Corten is at its best with version 2 alone",
+            ),
+        ];
+        sentences.into_iter().filter(|(there, _)| !there).map(|(_, sentence)| sentence).collect()
+    }
+}
+
+fn own_capabilities() -> Set {
+    rustix::thread::capabilities(None).map_or(Set::EMPTY, |sets| Set::from_bits(sets.permitted.bits()))
+}
+
+fn cgroups() -> &'static str {
+    const CGROUP2: i64 = 0x6367_7270;
+    match rustix::fs::statfs(c"/sys/fs/cgroup") {
+        Ok(stat) if stat.f_type == CGROUP2 => "v2",
+        _ if fs::exists("/sys/fs/cgroup/memory").unwrap_or(false) => "hybrid",
+        _ => "none",
+    }
+}
+
+fn has_openat2() -> bool {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    rustix::fs::openat2(CWD, c"/", flags, Mode::empty(), ResolveFlags::IN_ROOT).is_ok()
+}
+
+/// Asks for no change of the root mount.
+fn has_mount_setattr() -> bool {
+    let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    let missing = |error: std::io::Error| error.raw_os_error() == Some(libc::ENOSYS);
+    root.is_ok_and(|root| !sys::mount::set_attributes(&root, 0, 0, false).is_err_and(missing))
+}
+
+/// Begins to describe an overlay that is never made.
+fn has_overlay_layers() -> bool {
+    let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC);
+    context.is_ok_and(|context| fsconfig_set_string(&context, c"lowerdir+", c"/") != Err(Errno::INVAL))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_host_is_fit_and_written_down() {
+        let host = Host::probe();
+        assert_eq!(host.unfit(), None);
+        assert!(!host.kernel.is_empty());
+        assert_eq!(serde_json::from_str::<Host>(&serde_json::to_string(&host).unwrap()).unwrap(), host);
+        let said = host.missing().iter().any(|sentence| sentence.starts_with("CAP_SYS_RESOURCE"));
+        assert_eq!(said, !host.sys_resource);
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        let host = Host {
+            kernel: "5.4.0".into(),
+            cgroups: "none".into(),
+            capabilities: Vec::new(),
+            sys_resource: false,
+            apparmor: false,
+            selinux: true,
+            seccomp: false,
+            openat2: false,
+            mount_setattr: false,
+            idmapped_mounts: false,
+            overlay_layers: false,
+        };
+        assert_eq!(host.missing().len(), 7);
+        assert!(host.unfit().is_some_and(|reason| reason.contains("openat2")));
     }
 }
