@@ -65,7 +65,12 @@ pub fn exec(spec: &Spec, process: &Process, filter: Option<&Program>) -> Result<
     refuse::process(process)?;
     filter_is_there(linux, filter)?;
     let join = linux::foreign(linux::namespaces(linux)?);
-    encode(&steps::Exec { join, process: process::compile(process, filter)? })
+    let mut compiled = process::compile(process, filter)?;
+    if process.oom_score_adj().is_none() {
+        let of_container = spec.process().as_ref().and_then(Process::oom_score_adj);
+        compiled.oom_score_adj = of_container.unwrap_or(compiled.oom_score_adj);
+    }
+    encode(&steps::Exec { join, process: compiled })
 }
 
 fn container_steps(

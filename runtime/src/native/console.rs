@@ -3,7 +3,6 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{FileType, Mode, OFlags, Uid};
-use rustix::io::Errno;
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 
@@ -40,10 +39,6 @@ pub(super) fn make(devpts: &OwnedFd, terminal: Terminal, link: &OwnedFd) -> Resu
 /// Shows the terminal as `/dev/console`.
 pub(super) fn attach(peer: &OwnedFd, devices: &OwnedFd) -> Result<(), Failure> {
     let what = || "bind /dev/console".to_owned();
-    match rustix::fs::mknodat(devices, c"console", FileType::RegularFile, Mode::from_raw_mode(0o600), 0) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(errno) => return Err(errno).during(what),
-    }
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let console = rustix::fs::openat(devices, c"console", flags, Mode::empty()).during(what)?;
     let clone = detached::clone_fd(peer, false).during(what)?;

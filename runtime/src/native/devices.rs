@@ -31,11 +31,12 @@ const LINKS: [(&CStr, &CStr); 6] = [
 
 const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY;
 
-/// Makes the tmpfs and its nodes. It becomes read-only, when it shall, with [`Devices::attach`].
+/// Makes the tmpfs, its nodes and, if wanted, the file that the terminal is shown on. It becomes read-only, when it shall, with [`Devices::attach`].
 pub(super) fn prepare(
     devices: &[Device],
     data: &[Parameter],
     attributes: Attributes,
+    console: bool,
 ) -> Result<Devices, Failure> {
     // A tmpfs without nodev: it has nothing but device nodes.
     let own = attributes.own & !(READ_ONLY | libc::MOUNT_ATTR_NODEV);
@@ -43,8 +44,13 @@ pub(super) fn prepare(
     for (name, target) in LINKS {
         rustix::fs::symlinkat(target, &mount, name).during(|| format!("make /dev/{}", show(name)))?;
     }
+    if console {
+        let mode = Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(&mount, c"console", FileType::RegularFile, mode, 0)
+            .during(|| "make /dev/console".into())?;
+    }
     let mut binds = Vec::new();
-    for device in devices {
+    for device in devices.iter().filter(|device| !console || device.path.as_bytes() != b"console") {
         let what = || format!("make the device /dev/{}", show(&device.path));
         let (parent, name) = parent_in(&mount, &device.path).during(what)?;
         match make(parent.as_ref().unwrap_or(&mount).as_fd(), &name, device) {

@@ -30,6 +30,7 @@ pub(super) fn attach(root: &Root, mounts: &[Mount], sources: Vec<Source>) -> Res
             Source::Bind { mount: tree, directory } => {
                 let missing = if directory { Missing::Directory } else { Missing::File };
                 let target = root.find_or_make(&mount.target, missing).during(what)?;
+                fits(&target, directory).map_err(|failure| of_mount(mount, failure))?;
                 if matches!(mount.kind, Kind::Volume { .. }) {
                     volume::fill(&target, &tree).map_err(|failure| of_mount(mount, failure))?;
                     detached::set_attributes(&tree, mount.attributes).during(what)?;
@@ -57,6 +58,16 @@ pub(super) fn attach(root: &Root, mounts: &[Mount], sources: Vec<Source>) -> Res
         }
     }
     Ok(attached)
+}
+
+/// Whether there is what can be covered: a directory by a directory, anything else by anything else.
+fn fits(target: &OwnedFd, directory: bool) -> Result<(), Failure> {
+    let mode = rustix::fs::fstat(target).during(|| "look at what is there".into())?.st_mode;
+    match (FileType::from_raw_mode(mode) == FileType::Directory, directory) {
+        (true, false) => Err(Failure::new("a file cannot be mounted on the directory that is there")),
+        (false, true) => Err(Failure::new("a directory cannot be mounted on the file that is there")),
+        _ => Ok(()),
+    }
 }
 
 /// The kernel's own trees are never mounted through a link of the image: other paths rely on where they are.
@@ -125,9 +136,4 @@ fn attach_hierarchies(
 /// The failure with the target that it happened for.
 fn of_mount(mount: &Mount, failure: Failure) -> Failure {
     Failure { what: format!("mount on /{}: {}", show(&mount.target), failure.what), ..failure }
-}
-
-/// Whether a descriptor is of a directory.
-pub(super) fn is_directory(fd: &OwnedFd) -> Result<bool, rustix::io::Errno> {
-    Ok(FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode) == FileType::Directory)
 }

@@ -35,8 +35,7 @@ pub(super) fn apply(plan: &Container) -> Result<(), Failure> {
 }
 
 /// Sets the score through the host's `/proc`; without CAP_SYS_RESOURCE one that is too low stays as it is.
-pub(super) fn set_oom_score(score: Option<i32>) -> Result<(), Failure> {
-    let Some(score) = score else { return Ok(()) };
+pub(super) fn set_oom_score(score: i32) -> Result<(), Failure> {
     let what = || format!("set oom_score_adj to {score}");
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
     let file = rustix::fs::openat(CWD, c"/proc/self/oom_score_adj", flags, Mode::empty()).during(what)?;

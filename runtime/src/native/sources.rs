@@ -53,7 +53,8 @@ pub(super) fn open(plan: &Container, cgroups: Layout) -> Result<Vec<Source>, Fai
             (None, Kind::Bind { .. } | Kind::Volume { .. }) => bind(mount)?.unwrap_or(Source::Kernel),
             (None, Kind::Cgroup) if cgroups == Layout::Hybrid => hierarchies(plan, mount)?,
             (None, Kind::Devices { data }) => {
-                Source::Devices(devices::prepare(&plan.devices, data, mount.attributes)?)
+                let console = plan.process.terminal.is_some();
+                Source::Devices(devices::prepare(&plan.devices, data, mount.attributes, console)?)
             }
             (None, Kind::Cgroup | Kind::Filesystem { .. }) => Source::Kernel,
         });

@@ -32,7 +32,8 @@ pub(super) fn compile(process: &SpecProcess, filter: Option<&Program>) -> Result
         capabilities: process.capabilities().as_ref().map(capabilities).unwrap_or_default(),
         rlimits: process.rlimits().iter().flatten().map(rlimit).collect::<Result<_, _>>()?,
         no_new_privs: process.no_new_privileges().unwrap_or(false),
-        oom_score_adj: adj,
+        // The monitor's own must not be inherited: it is kept from the OOM killer.
+        oom_score_adj: adj.unwrap_or(0),
         terminal: terminal(process)?,
         filter: filter.cloned(),
     })

@@ -158,7 +158,7 @@ pub(crate) struct Process {
     pub(crate) capabilities: Capabilities,
     pub(crate) rlimits: Vec<Rlimit>,
     pub(crate) no_new_privs: bool,
-    pub(crate) oom_score_adj: Option<i32>,
+    pub(crate) oom_score_adj: i32,
     pub(crate) terminal: Option<Terminal>,
     pub(crate) filter: Option<Program>,
 }

@@ -120,6 +120,16 @@ impl Pod {
         filter: Option<&Program>,
     ) -> Result<Container, Failed> {
         let plan = plan::container(&serde_json::from_value(spec.clone()).unwrap(), rootfs, filter).unwrap();
+        self.clone_stage(spec, &plan, None)
+    }
+
+    /// Clones the stage into a cgroup.
+    pub(super) fn create_in(&self, spec: &Value, cgroup: &OwnedFd) -> Result<Container, Failed> {
+        let parsed = serde_json::from_value(spec.clone()).unwrap();
+        self.clone_stage(spec, &plan::container(&parsed, &self.rootfs(), None).unwrap(), Some(cgroup))
+    }
+
+    fn clone_stage(&self, spec: &Value, plan: &[u8], cgroup: Option<&OwnedFd>) -> Result<Container, Failed> {
         let tty = spec["process"]["terminal"].as_bool() == Some(true);
         let (output, stdio) = stdio(tty);
         let pid_namespace = match pid_namespace(spec) {
@@ -129,14 +139,14 @@ impl Pod {
         let own = if pid_namespace_is_new(spec) { libc::CLONE_NEWPID } else { 0 };
         let (monitor, stage_end) = link_pair();
         let stage = Stage {
-            plan: memfd(&plan),
+            plan: memfd(plan),
             link: stage_end,
             stdio,
             pod: Some(self.pause.try_clone().unwrap()),
             pid_namespace,
             cgroup_procs: Vec::new(),
         };
-        match clone::fork(libc::CLONE_NEWNS | own, None).unwrap() {
+        match clone::fork(libc::CLONE_NEWNS | own, cgroup.map(AsFd::as_fd)).unwrap() {
             Cloned::Child => native::container(stage),
             Cloned::Parent { pid, pidfd } => {
                 drop(stage);

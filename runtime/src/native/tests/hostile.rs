@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::fixture::{Pod, alone};
+use crate::sys::clone::{self, Cloned};
 
 /// A directory of the host that nothing may touch, with a file in it.
 fn canary(pod: &Pod) -> std::path::PathBuf {
@@ -159,5 +160,42 @@ fn nothing_is_left_on_the_host() {
             assert!(pod.run(&failing).is_err());
         }
         assert_eq!(mounted(), 0);
+    });
+}
+
+#[test]
+fn a_tree_that_changes_meanwhile_leads_nowhere() {
+    alone("hostile::a_tree_that_changes_meanwhile_leads_nowhere", |pod| {
+        let canary = canary(pod);
+        let volume = pod.path("volume");
+        fs::create_dir_all(volume.join("a/b")).unwrap();
+        symlink(&canary, volume.join("swap")).unwrap();
+        let racer = match clone::fork(0, None).unwrap() {
+            Cloned::Child => loop {
+                let (a, swap) = (volume.join("a"), volume.join("swap"));
+                let flags = rustix::fs::RenameFlags::EXCHANGE;
+                rustix::fs::renameat_with(rustix::fs::CWD, &a, rustix::fs::CWD, &swap, flags).unwrap();
+            },
+            Cloned::Parent { pidfd, .. } => pidfd,
+        };
+        let mut spec = pod.spec("true");
+        let bind = |target: &str, source: &Path| json!({ "destination": target, "type": "bind", "source": source, "options": ["rbind"] });
+        let more = [
+            bind("/vol", &volume),
+            bind("/vol/a/b/c", Path::new("/etc/hosts")),
+            bind("/vol/a/d", Path::new("/etc")),
+        ];
+        spec["mounts"].as_array_mut().unwrap().extend(more);
+        spec["linux"]["maskedPaths"].as_array_mut().unwrap().push(json!("/vol/a/b"));
+        let mut built = 0;
+        for _ in 0..150 {
+            if pod.run(&spec).is_ok() {
+                built += 1;
+            }
+            is_untouched(&canary);
+        }
+        rustix::process::pidfd_send_signal(&racer, rustix::process::Signal::KILL).unwrap();
+        println!("{built} of 150 were built");
+        assert!(!Path::new("/b").exists() && !Path::new("/d").exists());
     });
 }

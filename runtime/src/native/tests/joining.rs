@@ -96,3 +96,16 @@ fn a_container_can_have_a_terminal() {
         assert_eq!(output, expected);
     });
 }
+
+#[test]
+fn a_further_process_can_have_a_terminal() {
+    alone("joining::a_further_process_can_have_a_terminal", |pod| {
+        let mut container = pod.create(&pod.spec("sleep 1000")).unwrap();
+        container.start().unwrap();
+        let mut process = container.spec["process"].clone();
+        process["terminal"] = json!(true);
+        process["args"] = json!(["sh", "-c", "test $(tty) = /dev/pts/0 && exit 7"]);
+        assert_eq!(pod.exec(&container, &process).unwrap().0, 7);
+        container.kill();
+    });
+}

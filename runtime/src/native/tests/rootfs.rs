@@ -376,3 +376,64 @@ fn v1_hierarchies_show_the_containers_own_part() {
         );
     });
 }
+
+#[test]
+fn a_host_with_v2_alone_shows_the_containers_own_cgroup() {
+    alone("rootfs::a_host_with_v2_alone_shows_the_containers_own_cgroup", |pod| {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        for arguments in
+            [["--make-rprivate", "/"].as_slice(), &["-t", "cgroup2", "cgroup2", "/sys/fs/cgroup"]]
+        {
+            assert!(Command::new("mount").args(arguments).status().unwrap().success());
+        }
+        let group = Path::new("/sys/fs/cgroup").join(format!("corten-test-init-{}", std::process::id()));
+        fs::create_dir(&group).unwrap();
+        let directory =
+            rustix::fs::open(&group, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
+        let script = "grep 0:: /proc/self/cgroup; cat /sys/fs/cgroup/cgroup.procs; \
+                      grep -o ' /sys/fs/cgroup ro.* - cgroup2' /proc/self/mountinfo; mkdir /sys/fs/cgroup/x";
+        let mut container = pod.create_in(&pod.spec(script), &directory).unwrap();
+        container.start().unwrap();
+        let (_, output) = container.wait();
+        fs::remove_dir(&group).unwrap();
+        let expected = [
+            "0::/",
+            "1",
+            " /sys/fs/cgroup ro,nosuid,nodev,noexec,relatime - cgroup2",
+            "mkdir: can't create directory '/sys/fs/cgroup/x': Read-only file system",
+        ];
+        // Who reads the list is in it too.
+        let is_reader = |line: &&str| line.parse::<u32>().is_ok_and(|pid| pid != 1);
+        let lines: Vec<&str> = output.lines().filter(|line| !is_reader(line)).collect();
+        assert_eq!(lines, expected);
+    });
+}
+
+#[test]
+fn devices_that_may_not_be_made_are_bound() {
+    alone("rootfs::devices_that_may_not_be_made_are_bound", |pod| {
+        let mut sets = rustix::thread::capabilities(None).unwrap();
+        sets.effective.remove(rustix::thread::CapabilitySet::MKNOD);
+        rustix::thread::set_capabilities(None, sets).unwrap();
+        let mut spec = pod.spec("echo x > /dev/null; stat -c %t:%T /dev/null /dev/tty; cat /proc/keys");
+        spec["process"]["terminal"] = json!(false);
+        assert_eq!(pod.output(&spec), "1:3\n5:0\n");
+    });
+}
+
+#[test]
+fn what_does_not_fit_is_said() {
+    alone("rootfs::what_does_not_fit_is_said", |pod| {
+        for (target, source, text) in [
+            ("/etc", "/etc/passwd", "a file cannot be mounted on the directory that is there"),
+            ("/etc/passwd", "/etc", "a directory cannot be mounted on the file that is there"),
+        ] {
+            let mut spec = pod.spec("true");
+            let bind =
+                json!({ "destination": target, "type": "bind", "source": source, "options": ["bind"] });
+            spec["mounts"].as_array_mut().unwrap().push(bind);
+            let (what, errno, _) = pod.create(&spec).err().unwrap();
+            assert_eq!((what, errno), (format!("mount on {target}: {text}"), 0));
+        }
+    });
+}
