@@ -95,6 +95,11 @@ impl Images {
         self.store.remove(name).await
     }
 
+    /// Deletes what removed images left behind for leases that are gone by now.
+    pub async fn collect(&self) -> Result<(), Error> {
+        self.store.collect().await
+    }
+
     /// Returns the space that images use.
     pub async fn usage(&self) -> Result<Usage, Error> {
         self.store.usage().await

@@ -5,6 +5,7 @@
 //! whole daemon may use, and which takes tags that no registry does.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use crate::error::excerpt;
@@ -189,38 +190,36 @@ fn split_registry(name: &str) -> Option<(&str, &str)> {
 
 fn check_host(text: &str) -> Result<(), Reason> {
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((address, port)) => {
-            let plain = address.parse::<std::net::Ipv6Addr>().is_ok();
-            (plain.then_some("v6"), port.strip_prefix(':').or(port.is_empty().then_some("1")))
-        }
+        Some((address, rest)) => (address.parse::<Ipv6Addr>().is_ok(), rest.strip_prefix(':')),
         None => match text.split_once(':') {
-            Some((host, port)) => (Some(host), Some(port)),
-            None => (Some(text), Some("1")),
+            Some((host, port)) => (is_host_name(host), Some(port)),
+            None => (is_host_name(text), None),
         },
     };
-    let host = host.is_some_and(|host| {
-        host.split('.').all(|label| {
-            !label.is_empty()
-                && !label.starts_with('-')
-                && !label.ends_with('-')
-                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-        })
-    });
-    let port = port.is_some_and(|port| {
+    // What follows an address in brackets is a port, or nothing.
+    let whole = port.is_some() || !text.starts_with('[') || text.ends_with(']');
+    let port = port.is_none_or(|port| {
         port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port != 0)
     });
-    if host && port && text.len() <= MAX_NAME { Ok(()) } else { Err(Reason::Host(excerpt(text))) }
+    if host && whole && port && text.len() <= MAX_NAME { Ok(()) } else { Err(Reason::Host(excerpt(text))) }
+}
+
+fn is_host_name(text: &str) -> bool {
+    text.split('.').all(|label| {
+        !label.is_empty()
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    })
 }
 
 fn check_part(part: &str) -> Result<(), Reason> {
     let alphanumeric = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = part.as_bytes();
     let ends = bytes.first().is_some_and(alphanumeric) && bytes.last().is_some_and(alphanumeric);
-    let separators =
-        part.split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit()).filter(|text| !text.is_empty());
-    let separated = separators.fold(true, |good, separator| {
-        good && (matches!(separator, "." | "_" | "__") || separator.bytes().all(|b| b == b'-'))
-    });
+    let mut separators = part.split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let separated = separators
+        .all(|separator| matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-'));
     if ends && separated { Ok(()) } else { Err(Reason::Part(excerpt(part))) }
 }
 

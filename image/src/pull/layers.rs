@@ -184,7 +184,7 @@ impl Job {
             if let Ok(writer) = &mut stream.writer
                 && let Err(error) = writer.write(chunk).await
             {
-                if !matches!(error, Error::Unpack { .. }) {
+                if !matches!(error, Error::LayerRefused { .. }) {
                     return Err(Broken::Sink(error));
                 }
                 // Garbage, or something else than was promised? The digest will tell.
