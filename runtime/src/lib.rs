@@ -5,6 +5,7 @@ pub mod cgroup;
 mod client;
 mod error;
 pub mod host;
+pub mod jail;
 mod launch;
 pub mod monitor;
 pub mod mount;

@@ -129,7 +129,7 @@ impl Shared {
             before
                 .map_or_else(Default::default, |image| (image.repo_tags.clone(), image.repo_digests.clone()))
         };
-        for tag in new.name.repo_tag() {
+        if let Some(tag) = new.name.repo_tag() {
             add(&mut tags, tag);
         }
         for digest in &new.digests {

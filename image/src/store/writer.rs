@@ -18,7 +18,10 @@ const PIPE_BYTES: usize = 512 << 10;
 
 /// Takes the compressed bytes of a layer. Dropped before [`LayerWriter::finish`], it leaves nothing behind.
 #[derive(Debug)]
-pub(crate) struct LayerWriter {
+pub(crate) struct LayerWriter(Box<Running>);
+
+#[derive(Debug)]
+struct Running {
     expected: LayerExpectation,
     claim: Claim,
     process: Process,
@@ -39,17 +42,36 @@ impl LayerWriter {
         let missing = || failed(std::io::ErrorKind::BrokenPipe.into());
         let input = child.stdin.take().ok_or_else(missing)?;
         let output = child.stdout.take().ok_or_else(missing)?;
-        // A smaller pipe is only slower: the kernel limits what one user may have.
-        drop(rustix::pipe::fcntl_setpipe_size(&input, PIPE_BYTES));
+        if let Err(e) = rustix::pipe::fcntl_setpipe_size(&input, PIPE_BYTES) {
+            // The kernel limits what one user may have. A smaller pipe is only slower.
+            tracing::debug!(error = %e, "the pipe to the unpacking process stays small");
+        }
         let process = Process(Some((child, directory)));
-        let mut writer = Self { expected, claim, process, input: Some(input), output };
-        let order = Order { diff_id: writer.expected.diff_id.clone() }.to_line().map_err(failed)?;
-        writer.write(order.into()).await?;
-        Ok(writer)
+        let order = Order { diff_id: expected.diff_id.clone() }.to_line().map_err(failed)?;
+        let mut running = Box::new(Running { expected, claim, process, input: Some(input), output });
+        running.write(order.into()).await?;
+        Ok(Self(running))
     }
 
     /// Hands the next bytes of the compressed layer on.
     pub(crate) async fn write(&mut self, chunk: Bytes) -> Result<(), Error> {
+        self.0.write(chunk).await
+    }
+
+    /// Ends the layer: everything was sent. Checks that it is the one expected.
+    pub(crate) async fn finish(self) -> Result<Layer, Error> {
+        self.0.finish().await
+    }
+
+    /// Returns the id of the process while it was not waited for.
+    #[cfg(test)]
+    pub(super) fn process_id(&self) -> Option<u32> {
+        self.0.process.0.as_ref()?.0.id()
+    }
+}
+
+impl Running {
+    async fn write(&mut self, chunk: Bytes) -> Result<(), Error> {
         let written = match &mut self.input {
             Some(input) => input.write_all(&chunk).await,
             None => Err(std::io::ErrorKind::BrokenPipe.into()),
@@ -58,8 +80,7 @@ impl LayerWriter {
         if written.is_err() { Err(self.report().await.map_or_else(|e| e, |_| self.silent())) } else { Ok(()) }
     }
 
-    /// Ends the layer: everything was sent. Checks that it is the one expected.
-    pub(crate) async fn finish(mut self) -> Result<Layer, Error> {
+    async fn finish(mut self) -> Result<Layer, Error> {
         let unpacked = self.report().await?;
         if unpacked.diff_id != self.expected.diff_id {
             return Err(Error::DigestMismatch {

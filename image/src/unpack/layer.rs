@@ -227,7 +227,8 @@ impl<'a> Layer<'a> {
             // A whiteout hides what lies below. What this layer itself brings stays.
             Err(Errno::EXIST) => match statat(&directory, hidden, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::Directory => {
-                    self.tree.opaque(&[parent, hidden].join(&b'/'))
+                    let path = if parent.is_empty() { hidden.to_vec() } else { [parent, hidden].join(&b'/') };
+                    self.tree.opaque(&path)
                 }
                 Ok(_) => Ok(()),
                 Err(e) => Err(Failure::write("look at", name.as_bytes())(e)),

@@ -219,18 +219,18 @@ mod tests {
             &b"10 path=a\n10 path=b\n"[..],
             b"10 path=a",
             b"11 path=a\n",
-            b"9 path=a\n",
-            b"010 path=a\n",
+            b"8 path=a\n",
+            b"011 path=a\n",
             b"+10 path=a\n",
             b"10 path=a\nx",
             b"6 =ab\n",
             b"6 abc\n",
             b"12 path=a\0b\n",
             b"8 size=\n",
-            b"10 size=+1\n",
-            b"30 size=99999999999999999999\n",
+            b"11 size=+1\n",
+            b"29 size=99999999999999999999\n",
             b"18 uid=4294967295\n",
-            b"25 GNU.sparse.realsize=10\n",
+            b"26 GNU.sparse.realsize=10\n",
             b"999999999 path=a\n",
         ] {
             assert!(parse(data).is_err(), "{:?}", String::from_utf8_lossy(data));
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn global_headers_must_not_matter() {
-        assert!(check_global(b"13 comment=ab\n").is_ok());
+        assert!(check_global(b"14 comment=ab\n").is_ok());
         assert!(check_global(b"10 path=a\n").is_err());
         assert!(check_global(b"10 path=a").is_err());
     }

@@ -71,7 +71,7 @@ impl Order {
 
 impl Report {
     /// Makes the report of an unpacking.
-    pub(crate) fn new(outcome: Result<(Digest, Written), Failure>) -> Self {
+    pub(super) fn new(outcome: Result<(Digest, Written), Failure>) -> Self {
         match outcome {
             Ok((diff_id, written)) => Self::Unpacked(Unpacked {
                 diff_id,
