@@ -1,6 +1,5 @@
 //! A pod without a monitor: an image of busybox, the default spec, and the calls that a monitor makes.
 
-use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -43,8 +42,7 @@ pub(super) fn alone(name: &str, body: impl FnOnce(&Pod)) {
 /// A directory with an image, and a process that holds namespaces like pause.
 pub(super) struct Pod {
     dir: tempfile::TempDir,
-    pub(super) pause: OwnedFd,
-    pub(super) pause_pid: i32,
+    pause: OwnedFd,
     containers: std::cell::Cell<u32>,
 }
 
@@ -77,9 +75,7 @@ impl Pod {
                     nix::unistd::pause();
                 }
             }
-            Cloned::Parent { pid, pidfd } => {
-                Self { dir, pause: pidfd, pause_pid: pid, containers: std::cell::Cell::new(0) }
-            }
+            Cloned::Parent { pidfd, .. } => Self { dir, pause: pidfd, containers: std::cell::Cell::new(0) },
         }
     }
 
@@ -390,9 +386,4 @@ fn default_spec(shm: &Path, script: &str) -> Value {
             "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
         }
     })
-}
-
-/// A string that the kernel takes.
-pub(super) fn c_string(path: &Path) -> CString {
-    CString::new(path.to_str().unwrap()).unwrap()
 }
