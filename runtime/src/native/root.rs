@@ -245,6 +245,40 @@ mod tests {
         assert!(!dir.path().join("root/real/x").exists());
     }
 
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
+
+        /// Whatever links there are, what is found or made is inside, and nothing appears outside.
+        #[test]
+        fn no_layout_of_links_leads_out(
+            links in proptest::collection::vec(
+                ("(d/|d/e/|f/)?[abc]", "/?((\\.\\.|outside|[abcdef]|\\.)/){0,5}[abcdef]"), 0..8
+            ),
+            target in "([abcdef]/){0,4}[abcdef]",
+        ) {
+            let (dir, root) = trap();
+            fs::create_dir_all(dir.path().join("root/d/e")).unwrap();
+            fs::create_dir(dir.path().join("root/f")).unwrap();
+            for (name, text) in &links {
+                // A second link of a name is none.
+                symlink(text, dir.path().join("root").join(name)).ok();
+            }
+            let before = count(dir.path());
+            if let Ok(fd) = root.find_or_make(&CString::new(target).unwrap(), Missing::File) {
+                let number = std::os::fd::AsRawFd::as_raw_fd(&fd);
+                let place = fs::read_link(format!("/proc/self/fd/{number}")).unwrap();
+                proptest::prop_assert!(place.starts_with(dir.path().join("root")), "{place:?}");
+            }
+            proptest::prop_assert_eq!(count(dir.path()), before);
+        }
+    }
+
+    /// How many there are beside the root and outside of it.
+    fn count(dir: &Path) -> (usize, usize) {
+        let entries = |dir: &Path| fs::read_dir(dir).unwrap().count();
+        (entries(dir), entries(&dir.join("outside")))
+    }
+
     #[test]
     fn magic_links_are_not_followed() {
         let root = root(Path::new("/"));
