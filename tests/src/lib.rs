@@ -1,1 +1,35 @@
-//! tests
+//! The fixture of Corten's integration tests.
+//!
+//! A [`Node`] is one daemon on scratch directories with a registry, a CNI network and cgroups of its
+//! own. A [`Kubelet`] talks to it as the kubelet does, through the client of the `k8s-cri` crate,
+//! which states the wire contract independently of Corten, and removes what a test made. Tests are
+//! written as `on_node(async |kubelet| { ... })`.
+//!
+//! With `CRI_SOCKET=/path/of/a/socket` the functional tests run against any other CRI runtime that
+//! reaches the stand-in images (see `hack/images conf`), which keeps the tests themselves honest.
+
+pub mod census;
+pub mod cgroup;
+pub mod container;
+pub mod cri;
+pub mod host;
+pub mod image;
+pub mod kubelet;
+pub mod log;
+pub mod network;
+pub mod node;
+pub mod origin;
+pub mod pod;
+pub mod registry;
+pub mod run;
+pub mod wait;
+
+pub use container::Container;
+pub use kubelet::Kubelet;
+pub use node::Node;
+pub use pod::Pod;
+pub use run::{Setup, on_node, on_own_node, skip};
+pub use wait::eventually;
+
+/// What a test returns; what a single call returns has the call's status for an error.
+pub type Result<T = (), E = anyhow::Error> = std::result::Result<T, E>;

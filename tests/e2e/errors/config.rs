@@ -1,0 +1,73 @@
+//! A configuration that is wrong is refused with file, line and key, before anything runs.
+
+use std::fs;
+use std::process::{Command, Output};
+
+use anyhow::Context;
+use corten_tests::Setup;
+use corten_tests::{Result, host, on_own_node};
+
+fn check(text: &str) -> Result<(Output, String)> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("config.toml");
+    fs::write(&path, text)?;
+    let output = Command::new(host::corten()?).args(["config", "check"]).arg(&path).output()?;
+    let said =
+        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    Ok((output, said))
+}
+
+#[test]
+fn an_error_names_file_line_and_key() {
+    on_own_node(&Setup::default(), async |_| {
+        for (text, line, key) in [
+            ("[cni]\nconf_dirr = \"/x\"\n", "2", "conf_dirr"),
+            ("\n[image]\nmax_parallel_pulls = \"many\"\n", "3", "max_parallel_pulls"),
+            ("[nonsense]\n", "1", "nonsense"),
+            ("[cni\n", "1", ""),
+        ] {
+            let (output, said) = check(text)?;
+            assert!(!output.status.success(), "{text:?} is accepted");
+            for part in ["config.toml", line, key] {
+                assert!(said.contains(part), "{part:?} is not in: {said}");
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_daemon_with_a_wrong_configuration_does_not_start() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        let node = kubelet.node();
+        node.stop_daemon()?;
+        let good = fs::read_to_string(node.config_file())?;
+        fs::write(node.config_file(), "[cni]\nconf_dir = 7\n")?;
+        let output = node.serve()?.output()?;
+        assert!(!output.status.success());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("conf_dir"), "{said}");
+        fs::write(node.config_file(), good)?;
+        node.start_daemon()?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_drop_in_adds_to_the_file_and_its_errors_name_it() {
+    on_own_node(&Setup::default(), async |_| {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("config.toml");
+        fs::write(&path, "")?;
+        let drop_ins = dir.path().join("config.toml.d");
+        fs::create_dir(&drop_ins)?;
+        fs::write(drop_ins.join("10-wrong.toml"), "[image]\nno_such_key = 1\n")?;
+        let output = Command::new(host::corten()?).args(["config", "check"]).arg(&path).output()?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success());
+        assert!(said.contains("10-wrong.toml") && said.contains("no_such_key"), "{said}");
+        fs::write(drop_ins.join("10-wrong.toml"), "[image]\nmax_parallel_pulls = 2\n")?;
+        let output = Command::new(host::corten()?).args(["config", "check"]).arg(&path).status()?;
+        output.success().then_some(()).context("a good drop-in is refused")
+    });
+}

@@ -1,0 +1,6 @@
+//! Bad input: each gets an error with the right code that says what is wrong, and leaves nothing.
+
+mod config;
+mod images;
+mod network;
+mod requests;

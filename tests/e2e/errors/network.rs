@@ -1,0 +1,95 @@
+//! CNI plugins that fail, hang, or do not answer as they should.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use corten_tests::{Kubelet, Result, Setup, eventually, on_own_node};
+
+/// Puts a plugin of these lines in the place of the bridge and runs a pod, which is refused.
+async fn refused(kubelet: &Kubelet, script: &str) -> Result<tonic::Status> {
+    let network = kubelet.node().network();
+    fs::remove_file(network.conf_dir().join("10-bridge.conflist"))?;
+    network.write_script("20-test.conflist", "broken", script)?;
+    // Pods run until the new configuration is seen.
+    let status = eventually("the plugin is used", async || {
+        let request = kubelet.pod().request().await?;
+        match corten_tests::Pod::run(kubelet, request).await {
+            Err(status) => Ok(Some(status)),
+            Ok(pod) => {
+                pod.remove().await?;
+                Ok(None)
+            }
+        }
+    })
+    .await?;
+    assert_eq!(fs::read_dir(kubelet.node().dir().join("netns"))?.count(), 0, "a network namespace is left");
+    Ok(status)
+}
+
+#[test]
+fn a_plugin_that_fails_is_quoted_and_undone() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        let asked = kubelet.node().dir().join("asked");
+        let script = format!(
+            "echo $CNI_COMMAND >> {}\n[ $CNI_COMMAND = ADD ] || exit 0\n\
+             echo '{{\"cniVersion\":\"1.0.0\",\"code\":11,\"msg\":\"no address is free\"}}'\nexit 1",
+            asked.display()
+        );
+        let status = refused(kubelet, &script).await?;
+        assert!(status.message().contains("no address is free"), "{status}");
+        assert!(status.message().contains("broken"), "the plugin is not named: {status}");
+        let asked = fs::read_to_string(asked)?;
+        assert!(asked.lines().any(|line| line == "DEL"), "a failed ADD is not undone: {asked}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_plugin_that_hangs_is_ended() {
+    let setup = Setup { config: "[cni]\nplugin_timeout_seconds = 2\n".to_owned() };
+    on_own_node(&setup, async |kubelet| {
+        let began = Instant::now();
+        let status = refused(kubelet, "[ $CNI_COMMAND = DEL ] && exit 0\nsleep 87654 & sleep 87654").await?;
+        assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+        assert!(status.message().contains("broken"), "{status}");
+        let ps = std::process::Command::new("ps").args(["-eo", "args"]).output()?;
+        assert!(!String::from_utf8_lossy(&ps.stdout).contains("sleep 87654"), "the plugin still runs");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_plugin_that_answers_nonsense_is_refused() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        let status = refused(kubelet, "echo 'certainly!'").await?;
+        assert!(status.message().contains("broken"), "{status}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_plugin_that_is_missing_is_named() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        let network = kubelet.node().network();
+        fs::remove_file(network.conf_dir().join("10-bridge.conflist"))?;
+        network.write_script("20-test.conflist", "absent-plugin", "exit 0")?;
+        fs::remove_file(network.bin_dir().join("absent-plugin"))?;
+        let status = eventually("the new configuration is used", async || {
+            let request = kubelet.pod().request().await?;
+            Ok(corten_tests::Pod::run(kubelet, request).await.err())
+        })
+        .await?;
+        assert!(status.message().contains("absent-plugin"), "{status}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_configuration_that_is_no_json_does_not_hide_a_good_one() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        fs::write(kubelet.node().network().conf_dir().join("05-broken.conflist"), "{not json")?;
+        let pod = kubelet.pod().run().await?;
+        assert!(pod.ip().await?.starts_with(&kubelet.node().network().prefix()));
+        Ok(())
+    });
+}

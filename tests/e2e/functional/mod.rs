@@ -1,0 +1,14 @@
+//! It does what the CRI says. These tests hold for any CRI runtime, see `CRI_SOCKET`.
+
+mod containers;
+mod exec;
+mod images;
+mod layers;
+mod limits;
+mod logs;
+mod mounts;
+mod network;
+mod pods;
+mod processes;
+mod server;
+mod stats;

@@ -1,0 +1,156 @@
+//! Counts what Corten could leave on a machine: mounts, processes, namespaces, cgroups, interfaces,
+//! packet filter rules and files. What is left is named, since a number alone helps nobody.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::Context;
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::{Node, Result, cgroup};
+
+/// What of a node without pods and without a daemon is left, images aside.
+pub fn of_node(node: &Node) -> Result<Vec<String>> {
+    let dir = node.dir().display().to_string();
+    let mut left: Vec<String> = mounts()?
+        .into_iter()
+        .filter(|mount| mount.starts_with(&dir))
+        // The directory of network namespaces is itself shared while the node lives.
+        .filter(|mount| Path::new(mount) != node.dir().join("netns"))
+        .map(|mount| format!("mount {mount}"))
+        .collect();
+    left.extend(processes(&[&dir, node.cgroup()])?.into_iter().map(|(_, text)| text));
+    for place in ["netns", "run/pods", "root/pods", "root/containers", "cni/cache/results"] {
+        let names = names(&node.dir().join(place));
+        left.extend(names.into_iter().map(|name| format!("file {place}/{name}")));
+    }
+    Ok(left)
+}
+
+/// Undoes by force what [`of_node`] found, so that one failed test does not spoil the next.
+pub fn tear_down(node: &Node) {
+    let dir = node.dir().display().to_string();
+    for (pid, _) in processes(&[&dir, node.cgroup()]).unwrap_or_default() {
+        // It may have ended by itself.
+        kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
+    }
+    let mut mounts = mounts().unwrap_or_default();
+    mounts.retain(|mount| mount.starts_with(&dir));
+    for mount in mounts.iter().rev() {
+        umount2(mount.as_str(), MntFlags::MNT_DETACH).ok();
+    }
+}
+
+fn mounts() -> Result<Vec<String>> {
+    let text = fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
+    Ok(text.lines().filter_map(|line| line.split(' ').nth(4)).map(str::to_owned).collect())
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// Processes other than this one whose command line, cgroups, links or open files name one of `parts`.
+fn processes(parts: &[&str]) -> Result<Vec<(i32, String)>> {
+    let mut found = Vec::new();
+    let own = i32::try_from(std::process::id())?;
+    for entry in fs::read_dir("/proc").context("read /proc")?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        let dir = entry.path();
+        let text = |name: &str| {
+            let bytes = fs::read(dir.join(name)).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).replace('\0', " ")
+        };
+        if pid == own || text("stat").contains(") Z ") {
+            continue;
+        }
+        let command = text("cmdline");
+        let mut traces = command.clone() + &text("cgroup");
+        let files = fs::read_dir(dir.join("fd")).into_iter().flatten().flatten().map(|file| file.path());
+        for link in ["cwd", "root", "exe"].map(|name| dir.join(name)).into_iter().chain(files) {
+            if let Ok(target) = fs::read_link(link) {
+                traces.push('\n');
+                traces.push_str(&target.to_string_lossy());
+            }
+        }
+        // The registry is the fixture's own.
+        let is_registry = command.contains("docker-registry") || command.contains("hack/images");
+        if !is_registry && parts.iter().any(|part| names_it(&traces, part)) {
+            found.push((pid, format!("process {pid} {}{command}", text("comm").trim_end())));
+        }
+    }
+    Ok(found)
+}
+
+/// Whether `part` occurs in `text` as a whole word or path: node 1 is not node 12.
+fn names_it(text: &str, part: &str) -> bool {
+    text.match_indices(part).any(|(at, _)| {
+        let next = text[at + part.len()..].chars().next();
+        !next.is_some_and(|char| char.is_ascii_alphanumeric())
+    })
+}
+
+/// Everything on the machine that bears the mark of Corten or of its tests, one line each.
+pub fn of_machine() -> Result<BTreeSet<String>> {
+    let mut all = BTreeSet::new();
+    let ours = |text: &str| text.contains("corten") || text.contains("ctest");
+    all.extend(mounts()?.into_iter().filter(|mount| ours(mount)).map(|mount| format!("mount {mount}")));
+    for entry in fs::read_dir("/proc").context("read /proc")?.flatten() {
+        let exe = fs::read_link(entry.path().join("exe")).unwrap_or_default();
+        let name = exe.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with("corten") || name.starts_with("memfd:corten") || name == "docker-registry" {
+            all.insert(format!("process {} {name}", entry.file_name().to_string_lossy()));
+        }
+    }
+    for root in cgroup::hierarchies()? {
+        cgroups_below(&root, &mut all);
+    }
+    for place in
+        ["/run/netns", "/var/lib/cni/results", "/var/lib/cni/networks", "/run/corten", "/var/lib/corten"]
+    {
+        all.extend(names(Path::new(place)).into_iter().map(|name| format!("file {place}/{name}")));
+    }
+    let temporary = std::env::temp_dir();
+    let files = names(&temporary).into_iter().filter(|name| ours(name));
+    all.extend(files.map(|name| format!("file {}/{name}", temporary.display())));
+    for name in names(Path::new("/sys/class/net")) {
+        if ours(&name) || name.starts_with("veth") {
+            all.insert(format!("interface {name}"));
+        }
+    }
+    let rules = Command::new("iptables").args(["-w", "-t", "nat", "-S"]).stderr(Stdio::null()).output();
+    let rules = rules.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    all.extend(rules.lines().filter(|rule| ours(rule)).map(|rule| format!("rule {rule}")));
+    Ok(all)
+}
+
+fn cgroups_below(dir: &Path, all: &mut BTreeSet<String>) {
+    for name in names(dir) {
+        let path = dir.join(&name);
+        if !path.is_dir() || path.is_symlink() {
+            continue;
+        }
+        if name.contains("corten") {
+            all.insert(format!("cgroup {}", path.display()));
+        }
+        cgroups_below(&path, all);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_not_taken_for_another() {
+        assert!(names_it("0::/corten-test-1/pod2", "/corten-test-1"));
+        assert!(!names_it("0::/corten-test-12/pod2", "/corten-test-1"));
+    }
+}

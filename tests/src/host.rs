@@ -1,0 +1,61 @@
+//! The machine that the tests run on: where the programs are, and what it lacks.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+
+use crate::Result;
+
+/// The repository.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or_else(|| Path::new("/"))
+}
+
+/// The built `corten`: `CORTEN_BIN`, or the one beside the test program, which hack/test builds.
+pub fn corten() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("CORTEN_BIN") {
+        return Ok(PathBuf::from(path));
+    }
+    let own = std::env::current_exe().context("path of the test program")?;
+    // target/debug/deps/e2e-HASH
+    let profile = own.parent().and_then(Path::parent).context("directory of the test program")?;
+    let siblings = profile.parent().context("target directory")?;
+    let places = [profile.join("corten"), siblings.join("release/corten"), siblings.join("debug/corten")];
+    for place in &places {
+        if place.exists() && place.with_file_name("corten-runtime").exists() {
+            return Ok(place.clone());
+        }
+    }
+    bail!("corten and corten-runtime are in none of {places:?}: run hack/build, or set CORTEN_BIN")
+}
+
+/// Fails with a clear word unless the tests run as root.
+pub fn require_root() -> Result {
+    ensure!(rustix::process::geteuid().is_root(), "the integration tests start containers: run them as root");
+    Ok(())
+}
+
+/// A TCP port on the loopback interface that nobody listens on just now.
+pub fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0").context("find a free port")?.local_addr()?.port())
+}
+
+/// Whether the kernel confines with AppArmor.
+pub fn has_apparmor() -> bool {
+    fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y'))
+}
+
+/// One line of /proc/PID/status, without its name.
+pub fn status_field(pid: i32, name: &str) -> Result<String> {
+    let path = format!("/proc/{pid}/status");
+    let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    Ok(value.with_context(|| format!("{name} in {path}"))?.trim().to_owned())
+}
+
+/// Whether a process is there and not merely waiting to be reaped.
+pub fn is_alive(pid: i32) -> bool {
+    status_field(pid, "State").is_ok_and(|state| !state.starts_with('Z') && !state.starts_with('X'))
+}

@@ -1,0 +1,148 @@
+//! A pod network of a node's own: a bridge, two subnets and the conflist that names them.
+
+use std::fs;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
+use serde_json::json;
+
+use crate::Result;
+
+/// Where Debian puts the plugins.
+pub const PLUGINS: &str = "/usr/lib/cni";
+
+/// A number that no other node of this machine has while it lives, and what follows from it.
+#[derive(Debug)]
+pub struct Network {
+    number: u8,
+    dir: PathBuf,
+    /// Its name holds the number: the kernel frees it with the process.
+    _reservation: UnixDatagram,
+}
+
+impl Network {
+    /// Reserves a number and writes a conflist with bridge, portmap, bandwidth and two subnets.
+    pub fn make(dir: &Path) -> Result<Self> {
+        let (number, reservation) = reserve()?;
+        let network = Self { number, dir: dir.to_owned(), _reservation: reservation };
+        fs::create_dir_all(network.conf_dir()).context("make the CNI directory")?;
+        network.write("10-bridge.conflist", &network.bridge())?;
+        Ok(network)
+    }
+
+    /// The number that sets this network apart.
+    pub fn number(&self) -> u8 {
+        self.number
+    }
+
+    /// Name of the network and of its bridge.
+    pub fn name(&self) -> String {
+        format!("ctest{}", self.number)
+    }
+
+    /// The directory of configurations.
+    pub fn conf_dir(&self) -> PathBuf {
+        self.dir.join("conf")
+    }
+
+    /// The directory for plugins that a test writes.
+    pub fn bin_dir(&self) -> PathBuf {
+        self.dir.join("bin")
+    }
+
+    /// The first of 50 ports of the host that only this node may map.
+    pub fn first_port(&self) -> i32 {
+        20_000 + 50 * i32::from(self.number)
+    }
+
+    /// What all IPv4 addresses of its pods begin with.
+    pub fn prefix(&self) -> String {
+        format!("10.77.{}.", self.number)
+    }
+
+    /// Writes one configuration.
+    pub fn write(&self, file: &str, value: &serde_json::Value) -> Result {
+        let path = self.conf_dir().join(file);
+        fs::write(&path, value.to_string()).with_context(|| format!("write {}", path.display()))
+    }
+
+    /// The usual conflist.
+    pub fn bridge(&self) -> serde_json::Value {
+        json!({
+            "cniVersion": "1.0.0",
+            "name": self.name(),
+            "plugins": [
+                {
+                    "type": "bridge", "bridge": self.name(), "isGateway": true, "ipMasq": true, "hairpinMode": true,
+                    "ipam": {
+                        "type": "host-local", "dataDir": self.dir.join("addresses"),
+                        "ranges": [
+                            [{"subnet": format!("10.77.{}.0/24", self.number)}],
+                            [{"subnet": format!("fd00:77:{}::/64", self.number)}],
+                        ],
+                        "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
+                    },
+                },
+                {"type": "portmap", "capabilities": {"portMappings": true}},
+                {"type": "bandwidth", "capabilities": {"bandwidth": true}},
+            ],
+        })
+    }
+
+    /// A conflist of one plugin, a shell script that this writes.
+    pub fn write_script(&self, file: &str, plugin: &str, script: &str) -> Result {
+        fs::create_dir_all(self.bin_dir()).context("make the plugin directory")?;
+        let path = self.bin_dir().join(plugin);
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).context("write the plugin")?;
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .context("make the plugin executable")?;
+        self.write(file, &json!({"cniVersion": "1.0.0", "name": self.name(), "plugins": [{"type": plugin}]}))
+    }
+
+    /// What of this network is left on the host: addresses, interfaces, packet filter rules.
+    pub fn leftovers(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        let addresses = self.dir.join("addresses").join(self.name());
+        for entry in fs::read_dir(addresses).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !name.starts_with("last_reserved_ip") && name != "lock" {
+                left.push(format!("address {name}"));
+            }
+        }
+        for port in
+            fs::read_dir(format!("/sys/class/net/{}/brif", self.name())).into_iter().flatten().flatten()
+        {
+            left.push(format!("interface {}", port.file_name().to_string_lossy()));
+        }
+        let quoted = format!("name: \"{}\"", self.name());
+        for line in output("iptables", &["-w", "-t", "nat", "-S"]).lines() {
+            if line.replace('\\', "").contains(&quoted) {
+                left.push(format!("rule {line}"));
+            }
+        }
+        left
+    }
+
+    /// Removes the bridge, which the plugin leaves for the next pod.
+    pub fn remove(&self) {
+        output("ip", &["link", "delete", &self.name()]);
+    }
+}
+
+fn output(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).stderr(Stdio::null()).output();
+    output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+}
+
+fn reserve() -> Result<(u8, UnixDatagram)> {
+    for number in 1..=250 {
+        let name = SocketAddr::from_abstract_name(format!("corten-test-network-{number}"))?;
+        if let Ok(socket) = UnixDatagram::bind_addr(&name) {
+            return Ok((number, socket));
+        }
+    }
+    bail!("250 test networks are in use: is a test run hanging?")
+}

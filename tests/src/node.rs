@@ -1,0 +1,269 @@
+//! A node: a daemon on scratch directories, with a registry and a network of its own.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Error, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::network::{Network, PLUGINS};
+use crate::registry::Registry;
+use crate::{Result, census, cgroup, host};
+
+/// The node of a test or of several; stopped and counted when it is dropped.
+#[derive(Debug)]
+pub struct Node {
+    scratch: TempDir,
+    socket: PathBuf,
+    network: Network,
+    cgroup: String,
+    /// None with a foreign CRI runtime.
+    own: Option<Own>,
+}
+
+/// What a node has when the daemon is ours.
+#[derive(Debug)]
+struct Own {
+    registry: Registry,
+    /// The drop-in beside the configuration file.
+    config: String,
+    /// None while the daemon is down.
+    daemon: Mutex<Option<Child>>,
+}
+
+impl Own {
+    fn daemon(&self) -> MutexGuard<'_, Option<Child>> {
+        // A test that panicked holding it leaves a whole value.
+        self.daemon.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Node {
+    /// A node whose daemon runs with `config` as a drop-in beside its configuration file.
+    pub fn start(config: &str) -> Result<Self> {
+        host::require_root()?;
+        let (scratch, network) = scratch()?;
+        let dir = scratch.path();
+        for name in ["root", "run", "netns", "logs", "config.toml.d"] {
+            fs::create_dir(dir.join(name)).with_context(|| format!("make {name} in {}", dir.display()))?;
+        }
+        let cgroup = format!("/corten-test-{}", network.number());
+        let registry = Registry::start(dir)?;
+        let socket = dir.join("run/corten.sock");
+        let own = Own { registry, config: config.to_owned(), daemon: Mutex::new(None) };
+        let node = Self { scratch, socket, network, cgroup, own: Some(own) };
+        node.write_config()?;
+        node.start_daemon()?;
+        Ok(node)
+    }
+
+    /// A node whose CRI runtime somebody else runs.
+    pub fn foreign(socket: &Path) -> Result<Self> {
+        host::require_root()?;
+        let (scratch, network) = scratch()?;
+        fs::create_dir(scratch.path().join("logs")).context("make the log directory")?;
+        let cgroup = format!("/corten-test-{}", network.number());
+        Ok(Self { scratch, socket: socket.to_owned(), network, cgroup, own: None })
+    }
+
+    /// Whether the daemon is one that the test may stop, kill and configure.
+    pub fn is_own(&self) -> bool {
+        self.own.is_some()
+    }
+
+    /// The scratch directory.
+    pub fn dir(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// The CRI socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Where Corten keeps what lasts.
+    pub fn root(&self) -> PathBuf {
+        self.dir().join("root")
+    }
+
+    /// Where Corten keeps what a restart of the machine ends.
+    pub fn state(&self) -> PathBuf {
+        self.dir().join("run")
+    }
+
+    /// The node's CNI network.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// The cgroup that the pods of this node go below.
+    pub fn cgroup(&self) -> &str {
+        &self.cgroup
+    }
+
+    /// Port of the registry with the stand-in images.
+    pub fn registry_port(&self) -> Option<u16> {
+        self.own.as_ref().map(|own| own.registry.port())
+    }
+
+    /// The configuration file.
+    pub fn config_file(&self) -> PathBuf {
+        self.dir().join("config.toml")
+    }
+
+    fn write_config(&self) -> Result {
+        let dir = self.dir().display();
+        if let Some(own) = &self.own {
+            fs::write(self.dir().join("config.toml.d/50-test.toml"), &own.config)
+                .context("write a drop-in")?;
+        }
+        let text = format!(
+            "[cni]\nconf_dir = \"{conf}\"\nbin_dirs = [\"{bin}\", \"{PLUGINS}\"]\nnetns_dir = \"{dir}/netns\"\n\
+             cache_dir = \"{dir}/cni/cache\"\n\n[image]\nregistries_conf = \"{dir}/registries.conf\"\n",
+            conf = self.network.conf_dir().display(),
+            bin = self.network.bin_dir().display(),
+        );
+        fs::write(self.config_file(), text).context("write the configuration")
+    }
+
+    /// The command that runs this node's daemon.
+    pub fn serve(&self) -> Result<Command> {
+        let mut command = Command::new(host::corten()?);
+        command.arg("serve").arg("--config").arg(self.config_file());
+        command.arg("--root").arg(self.root()).arg("--state").arg(self.state());
+        command.arg("--listen").arg(format!("unix://{}", self.socket.display())).args(["--log", "debug"]);
+        command.stdin(Stdio::null());
+        Ok(command)
+    }
+
+    /// The `corten` command line, pointed to this node.
+    pub fn cli(&self, args: &[&str]) -> Result<Command> {
+        let mut command = Command::new(host::corten()?);
+        command.arg("-r").arg(format!("unix://{}", self.socket.display())).args(args);
+        command.stdin(Stdio::null());
+        Ok(command)
+    }
+
+    fn own(&self) -> Result<&Own> {
+        self.own.as_ref().context("the daemon is not the test's own")
+    }
+
+    /// Starts the daemon and waits until its socket answers; returns how long that took.
+    pub fn start_daemon(&self) -> Result<Duration> {
+        let log = OpenOptions::new().create(true).append(true).open(self.log_file())?;
+        let began = Instant::now();
+        let mut child =
+            self.serve()?.stdout(log.try_clone()?).stderr(log).spawn().context("start corten serve")?;
+        while UnixStream::connect(&self.socket).is_err() {
+            if let Some(status) = child.try_wait().context("wait for corten serve")? {
+                bail!("corten serve ended at once, {status}:\n{}", self.log_since(0));
+            }
+            if began.elapsed() > Duration::from_secs(20) {
+                child.kill().ok();
+                child.wait().ok();
+                bail!("corten serve does not listen after 20 s:\n{}", self.log_since(0));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        *self.own()?.daemon() = Some(child);
+        Ok(began.elapsed())
+    }
+
+    /// The daemon's process.
+    pub fn daemon_pid(&self) -> Result<i32> {
+        let daemon = self.own()?.daemon();
+        let child = daemon.as_ref().context("the daemon is down")?;
+        Ok(i32::try_from(child.id())?)
+    }
+
+    /// Ends the daemon as a power cut would, from its own point of view.
+    pub fn kill_daemon(&self) -> Result {
+        let mut child = self.own()?.daemon().take().context("the daemon is down")?;
+        child.kill().context("kill corten serve")?;
+        child.wait().context("reap corten serve")?;
+        Ok(())
+    }
+
+    /// Asks the daemon to end and waits for it.
+    pub fn stop_daemon(&self) -> Result {
+        let mut child = self.own()?.daemon().take().context("the daemon is down")?;
+        kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGTERM).context("signal corten serve")?;
+        let deadline = Instant::now() + Duration::from_secs(15);
+        loop {
+            if let Some(status) = child.try_wait().context("wait for corten serve")? {
+                ensure!(status.success(), "corten serve ended with {status}");
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                child.kill().ok();
+                child.wait().ok();
+                bail!("corten serve did not end within 15 s of SIGTERM");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.dir().join("corten.log")
+    }
+
+    /// How long the daemon's log is now.
+    pub fn log_position(&self) -> u64 {
+        fs::metadata(self.log_file()).map_or(0, |data| data.len())
+    }
+
+    /// The daemon's log from `position` on, its last lines when it is long.
+    pub fn log_since(&self, position: u64) -> String {
+        let mut text = String::new();
+        let read = File::open(self.log_file()).and_then(|mut file| {
+            file.seek(SeekFrom::Start(position))?;
+            file.read_to_string(&mut text)
+        });
+        if let Err(err) = read {
+            return format!("(no log of the daemon: {err})");
+        }
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(200)..].join("\n")
+    }
+
+    /// Stops the daemon and everything else, and fails when something of it is left.
+    fn close(&mut self) -> Result {
+        let mut left = Vec::new();
+        if let Some(own) = &self.own {
+            let running = own.daemon().is_some();
+            if running {
+                self.stop_daemon().unwrap_or_else(|err| left.push(format!("{err:#}")));
+            }
+            left.extend(census::of_node(self)?);
+            left.extend(self.network.leftovers());
+            census::tear_down(self);
+        }
+        left.extend(cgroup::remove(&self.cgroup)?.into_iter().map(|path| format!("cgroup {path}")));
+        self.network.remove();
+        ensure!(left.is_empty(), "left behind by {}:\n  {}", self.cgroup, left.join("\n  "));
+        Ok(())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let closed = self.close();
+        if !std::thread::panicking() {
+            closed.map_err(|err: Error| format!("{err:#}")).unwrap_or_else(|err| panic!("{err}"));
+        }
+    }
+}
+
+fn scratch() -> Result<(TempDir, Network)> {
+    let scratch =
+        tempfile::Builder::new().prefix("corten-test-").tempdir().context("make a scratch directory")?;
+    let network = Network::make(&scratch.path().join("cni"))?;
+    Ok((scratch, network))
+}

@@ -1,0 +1,35 @@
+//! Waiting for something that the CRI does not announce: asked again until it holds.
+
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+
+use crate::Result;
+
+/// How long anything may take that ought to be quick, on a slow and busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Calls `probe` until it answers `Some`, and fails after [`PATIENCE`] with what was awaited.
+pub async fn eventually<T, F>(what: &str, probe: F) -> Result<T>
+where
+    F: AsyncFnMut() -> Result<Option<T>>,
+{
+    within(PATIENCE, what, probe).await
+}
+
+/// Like [`eventually`], with a limit of its own.
+pub async fn within<T, F>(limit: Duration, what: &str, mut probe: F) -> Result<T>
+where
+    F: AsyncFnMut() -> Result<Option<T>>,
+{
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(value) = probe().await? {
+            return Ok(value);
+        }
+        if Instant::now() > deadline {
+            bail!("waited {limit:?} in vain until {what}");
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
