@@ -3,12 +3,24 @@
 //! The compiler, the tables of system call numbers and the default profile are this project's own. A
 //! profile is compiled once, in the daemon; installing the program is [`crate::sys::seccomp`]'s.
 
-use oci_spec::runtime::{Capability, LinuxSeccomp};
+use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompFilterFlag};
 use serde::{Deserialize, Serialize};
 
+pub use default::default_profile;
 pub use error::Error;
+pub use json::parse;
 
+use assemble::Instruction;
+use machine::Machine;
+
+mod assemble;
+mod compile;
+mod default;
 mod error;
+mod json;
+mod machine;
+mod policy;
+mod syscalls;
 
 /// A compiled filter with the flags that it is installed with.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,20 +59,33 @@ impl Program {
     }
 }
 
-/// The RuntimeDefault profile for a process with these capabilities.
-pub fn default_profile(capabilities: &[Capability]) -> LinuxSeccomp {
-    let _ = capabilities;
-    unimplemented!()
-}
+/// The kernel's limit, BPF_MAXINSNS.
+const INSTRUCTIONS_MAX: usize = 4096;
 
 /// Compiles a profile for this machine.
 pub fn compile(profile: &LinuxSeccomp) -> Result<Program, Error> {
-    let _ = profile;
-    unimplemented!()
+    compile_for(profile, Machine::HOST)
 }
 
-/// Reads a Localhost profile, in the OCI form or in docker's, for a process with these capabilities.
-pub fn parse(json: &[u8], capabilities: &[Capability]) -> Result<LinuxSeccomp, Error> {
-    let _ = (json, capabilities);
-    unimplemented!()
+fn compile_for(profile: &LinuxSeccomp, machine: Machine) -> Result<Program, Error> {
+    let instructions = compile::compile(&policy::resolve(profile, machine)?);
+    if instructions.len() > INSTRUCTIONS_MAX {
+        return Err(Error::TooLong { instructions: instructions.len() });
+    }
+    let code = instructions.into_iter().flat_map(Instruction::to_bytes).collect();
+    Ok(Program { flags: flags(profile), code })
 }
+
+fn flags(profile: &LinuxSeccomp) -> u32 {
+    let flag = |flag: &LinuxSeccompFilterFlag| match flag {
+        // The process that installs a filter has one thread; what is said about notifications needs a listener.
+        LinuxSeccompFilterFlag::SeccompFilterFlagTsync
+        | LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => 0,
+        LinuxSeccompFilterFlag::SeccompFilterFlagLog => 1 << 1,
+        LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => 1 << 2,
+    };
+    profile.flags().iter().flatten().map(flag).fold(0, |flags, flag| flags | flag)
+}
+
+#[cfg(test)]
+mod tests;
