@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 
 use crate::Error;
-use crate::cgroup::{Cgroup, CgroupPath, Cgroups, Limits};
+use crate::cgroup::{self, Cgroup, CgroupPath, Cgroups, Limits};
 use crate::sys::clone;
 
 /// The cgroup of all monitors and pauses.
@@ -165,9 +165,13 @@ fn path() -> Result<CgroupPath, crate::cgroup::Error> {
 }
 
 fn make(cgroups: &Cgroups) -> Result<Cgroup, Error> {
-    path()
-        .and_then(|path| cgroups.create(&path, &Limits::default()))
-        .map_err(|source| Error::Cgroup { operation: "make", source })
+    let failed = |source| Error::Cgroup { operation: "make", source };
+    let path = path().map_err(failed)?;
+    match cgroups.create(&path, &Limits::default()) {
+        // Of this daemon's predecessor, whose monitors live on, or of another daemon.
+        Err(cgroup::Error::Exists { .. }) => Ok(cgroups.open(&path)),
+        made => made.map_err(failed),
+    }
 }
 
 fn fd_path(fd: &OwnedFd) -> PathBuf {
