@@ -94,7 +94,7 @@ impl Container {
     pub(crate) async fn ended(&self) {
         let mut status = self.status.subscribe();
         // The sender lives as long as the container does.
-        drop(status.wait_for(|_| self.has_ended()).await);
+        drop(status.wait_for(|status| status.state == ContainerState::Exited).await);
     }
 
     /// Changes the record, on disk and in memory, and then what others see.
@@ -104,9 +104,8 @@ impl Container {
         change(&mut record);
         records.save_container(&record)?;
         *current = record;
-        let status = Arc::new(status_of(&current));
-        drop(current);
-        self.status.send_replace(status);
+        // Under the lock, so that nobody finds a new phase and an old status.
+        self.status.send_replace(Arc::new(status_of(&current)));
         Ok(())
     }
 

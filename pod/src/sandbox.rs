@@ -92,9 +92,8 @@ impl Sandbox {
         change(&mut record);
         records.save_pod(&record)?;
         state.record = record;
-        let status = Arc::new(status_of(&state.record));
-        drop(state);
-        self.status.send_replace(status);
+        // Under the lock, so that nobody finds a new phase and an old status.
+        self.status.send_replace(Arc::new(status_of(&state.record)));
         Ok(())
     }
 
