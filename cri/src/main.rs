@@ -1,8 +1,114 @@
 //! Corten: the server of the Container Runtime Interface, and the command line for people.
+//!
+//! One program with subcommands: `serve` is the server (`serve.rs` puts its parts together), `config` looks at the
+//! configuration, everything else is a client of the server's socket (`cli.rs`).
 #![forbid(unsafe_code)]
 
+mod cli;
 mod config;
 mod convert;
+mod notify;
+mod serve;
+mod server;
+mod service;
+mod status;
+mod telemetry;
 mod wire;
 
-fn main() {}
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+use crate::config::Config;
+
+/// Corten runs Kubernetes' pods.
+#[derive(Debug, Parser)]
+#[command(name = "corten", version)]
+struct Arguments {
+    #[command(flatten)]
+    endpoint: cli::Endpoint,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server
+    Serve(serve::Serve),
+    /// Print or check the server's configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// What the server executes in an empty directory, to unpack a layer into it
+    #[command(hide = true)]
+    UnpackLayer,
+    #[command(flatten)]
+    Client(cli::Command),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Print a configuration file with every option at its default
+    Default,
+    /// Check a configuration file and its drop-ins
+    Check {
+        /// The file; the server's own when not given
+        file: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = match arguments.command {
+        Command::Serve(command) => command.run().map(|()| ExitCode::SUCCESS),
+        Command::Config(command) => command.run().map(|()| ExitCode::SUCCESS),
+        Command::UnpackLayer => unpack_layer(),
+        Command::Client(command) => ask(command, &arguments.endpoint),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("corten: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs a client command; one thread is enough for it.
+fn ask(command: cli::Command, endpoint: &cli::Endpoint) -> anyhow::Result<ExitCode> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the event loop")?;
+    let code = runtime.block_on(command.execute(endpoint));
+    // A thread that waits for a key must not keep the program.
+    runtime.shutdown_background();
+    code
+}
+
+/// Closes this process in its working directory, before it has a second thread, and unpacks a layer there.
+fn unpack_layer() -> anyhow::Result<ExitCode> {
+    runtime::jail::enter()?;
+    Ok(image::unpack::main(std::io::stdin(), std::io::stdout()))
+}
+
+impl ConfigCommand {
+    fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::Default => print!("{}", config::default_file()?),
+            Self::Check { file } => {
+                Config::load(file.as_deref())?;
+                println!("{}: no mistakes", file.unwrap_or_else(|| config::DEFAULT_PATH.into()).display());
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

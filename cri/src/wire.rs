@@ -5,13 +5,13 @@
 use std::fmt;
 
 /// The Container Runtime Interface, `runtime.v1`.
-#[allow(clippy::all, missing_docs, unreachable_pub, reason = "generated code")]
+#[allow(clippy::all, clippy::too_many_lines, missing_docs, unreachable_pub, reason = "generated code")]
 pub(crate) mod cri {
     tonic::include_proto!("runtime.v1");
 }
 
 /// Corten's own service, `corten.v1`.
-#[allow(clippy::all, missing_docs, unreachable_pub, reason = "generated code")]
+#[allow(clippy::all, clippy::too_many_lines, missing_docs, unreachable_pub, reason = "generated code")]
 pub(crate) mod corten {
     tonic::include_proto!("corten.v1");
 }

@@ -1,0 +1,180 @@
+//! `corten serve`: puts the parts together, in the order in which they need each other, and runs them.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use image::Images;
+use network::Network;
+use pod::Pods;
+use runtime::Runtime;
+use rustix::fs::FlockOperation;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
+
+use crate::config::{Config, Endpoint, Level};
+use crate::notify::{State, notify};
+use crate::server::Listener;
+use crate::{service, telemetry};
+
+/// The server; flags go before the configuration file.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Serve {
+    /// The configuration file; drop-ins are in FILE.d
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where images, records and writable layers are
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Where sockets, exit files and mounts of running pods are
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// The socket to serve
+    #[arg(long, value_name = "unix:///PATH")]
+    listen: Option<Endpoint>,
+    /// What is logged
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    log: Option<Level>,
+}
+
+impl Serve {
+    /// Runs the server until it is told to stop.
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let config = self.configuration()?;
+        telemetry::start(config.log.into());
+        // More threads than processors, or than a few, would cost memory and bring nothing.
+        let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4));
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .enable_all()
+            .build()
+            .context("start the event loop")?;
+        let served = runtime.block_on(serve(config));
+        // What still waits for a disk or a plugin is finished by the next start.
+        runtime.shutdown_background();
+        served
+    }
+
+    fn configuration(self) -> anyhow::Result<Config> {
+        let mut config = Config::load(self.config.as_deref())?;
+        let absolute =
+            |path: PathBuf| std::path::absolute(&path).with_context(|| format!("find {}", path.display()));
+        if let Some(root) = self.root {
+            config.root = absolute(root)?;
+        }
+        if let Some(state) = self.state {
+            config.state = absolute(state)?;
+        }
+        config.listen = self.listen.unwrap_or(config.listen);
+        config.log = self.log.unwrap_or(config.log);
+        Ok(config)
+    }
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    // First, so that a signal during the start is not lost and not fatal.
+    let terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    // The locks live as long as the process: whoever has them may touch what is in these directories.
+    let _state = own_directory(&config.state, 0o711)?;
+    let _root = own_directory(&config.root, 0o700)?;
+    let listener = Listener::bind(config.listen.path())?;
+    let pods = open(&config).await?;
+    info!(version = env!("CARGO_PKG_VERSION"), listen = %config.listen, "ready");
+    tell(State::Ready);
+    let stop = stop(terminate, interrupt);
+    listener.serve(service::routes(&pods, &config), stop).await?;
+    pods.runtime().close().context("end the runtime")?;
+    info!("stopped; what runs in pods goes on");
+    Ok(())
+}
+
+/// Opens what is below, side by side where one does not need the other.
+async fn open(config: &Config) -> anyhow::Result<Pods> {
+    // The link leads to this program also when a newer one has taken its name.
+    let unpacker = image::Unpacker { program: "/proc/self/exe".into(), args: vec!["unpack-layer".into()] };
+    let images =
+        async { Images::open(config.image.clone(), &config.root, unpacker).await.context("open the images") };
+    let program = runtime_program(config)?;
+    let state = config.state.clone();
+    let runtime = async {
+        let open = move || Runtime::open(runtime::Config { program, state });
+        tokio::task::spawn_blocking(open).await?.context("open the runtime")
+    };
+    let (images, runtime) = tokio::try_join!(images, runtime)?;
+    if let Some(reason) = runtime.host().unfit() {
+        bail!("containers cannot run here: {reason}");
+    }
+    for missing in runtime.host().missing() {
+        info!("{missing}");
+    }
+    let network = Network::open(config.cni.clone()).context("open the network")?;
+    Pods::open(config.pod(), runtime, images, network).await.context("open the pods")
+}
+
+/// `corten-runtime`: as configured, or beside this program.
+fn runtime_program(config: &Config) -> anyhow::Result<PathBuf> {
+    if let Some(path) = &config.runtimes.corten.path {
+        return Ok(path.clone());
+    }
+    let own = std::env::current_exe().context("find this program")?;
+    let path = own.with_file_name("corten-runtime");
+    if !path.exists() {
+        bail!("{} is not there: put it beside corten, or set `path` under [runtimes.corten]", path.display());
+    }
+    Ok(path)
+}
+
+/// Makes a directory, if it is not there, and locks it for this server.
+fn own_directory(path: &Path, mode: u32) -> anyhow::Result<fs::File> {
+    let make = || {
+        if !path.is_dir() {
+            fs::DirBuilder::new().recursive(true).mode(mode).create(path)?;
+            // The umask may have taken bits away.
+            fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        }
+        fs::OpenOptions::new().create(true).truncate(false).write(true).open(path.join("lock"))
+    };
+    let file = make().with_context(|| format!("make directory {}", path.display()))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            bail!("another server uses {}: stop it first, or give this one another directory", path.display())
+        }
+        Err(errno) => Err(io::Error::from(errno)).with_context(|| format!("lock {}", path.display())),
+    }
+}
+
+async fn stop(mut terminate: Signal, mut interrupt: Signal) {
+    tokio::select! {
+        _ = terminate.recv() => info!("stopping on SIGTERM"),
+        _ = interrupt.recv() => info!("stopping on SIGINT"),
+    }
+    tell(State::Stopping);
+}
+
+/// A service manager that cannot be told is no reason to fail.
+fn tell(state: State) {
+    if let Err(error) = notify(state) {
+        warn!("tell the service manager {state:?}: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_has_one_server() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b");
+        let first = own_directory(&path, 0o711).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o711);
+        let refused = own_directory(&path, 0o711).unwrap_err().to_string();
+        assert!(refused.contains("another server uses"), "{refused}");
+        drop(first);
+        own_directory(&path, 0o711).unwrap();
+    }
+}

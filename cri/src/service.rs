@@ -1,0 +1,35 @@
+//! The services of the socket: each call is converted, given to the domain, and its answer converted.
+
+mod image;
+mod pulls;
+mod runtime;
+mod verbose;
+
+use ::pod::Pods;
+use tonic::service::{Routes, RoutesBuilder};
+
+use crate::config::Config;
+use crate::server::MESSAGE_BYTES;
+use crate::wire::corten::pulls_server::PullsServer;
+use crate::wire::cri::image_service_server::ImageServiceServer;
+use crate::wire::cri::runtime_service_server::RuntimeServiceServer;
+
+/// All services, for [`crate::server::Listener::serve`].
+pub(crate) fn routes(pods: &Pods, config: &Config) -> Routes {
+    let images = image::ImageService::new(pods.images().clone(), config.handlers());
+    let runtime = runtime::RuntimeService::new(pods.clone(), config.clone());
+    let mut routes = RoutesBuilder::default();
+    routes
+        .add_service(
+            RuntimeServiceServer::new(runtime)
+                .max_decoding_message_size(MESSAGE_BYTES)
+                .max_encoding_message_size(MESSAGE_BYTES),
+        )
+        .add_service(
+            ImageServiceServer::new(images)
+                .max_decoding_message_size(MESSAGE_BYTES)
+                .max_encoding_message_size(MESSAGE_BYTES),
+        )
+        .add_service(PullsServer::new(pulls::Pulls::new(pods.images().clone())));
+    routes.routes()
+}

@@ -1,0 +1,92 @@
+//! ImageService.
+
+use image::Images;
+use tonic::{Request, Response, Status, async_trait};
+
+use super::verbose;
+use crate::wire::cri;
+use crate::{convert, status, telemetry};
+
+type Answer<T> = Result<Response<T>, Status>;
+
+/// ImageService over the image crate.
+#[derive(Debug)]
+pub(super) struct ImageService {
+    images: Images,
+    handlers: Vec<String>,
+}
+
+impl ImageService {
+    pub(super) fn new(images: Images, handlers: Vec<String>) -> Self {
+        Self { images, handlers }
+    }
+
+    /// The name of the image that a request is about, when the handler that it is for exists.
+    fn name(&self, image: Option<cri::ImageSpec>) -> Result<String, Status> {
+        let (name, handler) = convert::image::parse(image)?;
+        if !self.handlers.contains(&handler) {
+            return Err(status::pod(pod::Error::UnknownHandler { name: handler }));
+        }
+        telemetry::about(&name);
+        Ok(name)
+    }
+}
+
+#[async_trait]
+impl cri::image_service_server::ImageService for ImageService {
+    async fn pull_image(&self, request: Request<cri::PullImageRequest>) -> Answer<cri::PullImageResponse> {
+        let request = request.into_inner();
+        let name = self.name(request.image)?;
+        let credentials = convert::image::credentials(request.auth);
+        let id = self.images.pull(&name, credentials).await.map_err(status::image)?;
+        Ok(Response::new(cri::PullImageResponse { image_ref: id.to_string() }))
+    }
+
+    async fn image_status(
+        &self,
+        request: Request<cri::ImageStatusRequest>,
+    ) -> Answer<cri::ImageStatusResponse> {
+        let request = request.into_inner();
+        let name = self.name(request.image)?;
+        let found = self.images.find(&name);
+        let info = match &found {
+            Some(image) if request.verbose => verbose::map(&convert::image::info(image)),
+            _ => Default::default(),
+        };
+        let image = found.as_deref().map(convert::image::show);
+        Ok(Response::new(cri::ImageStatusResponse { image, info }))
+    }
+
+    async fn list_images(&self, request: Request<cri::ListImagesRequest>) -> Answer<cri::ListImagesResponse> {
+        let found = match convert::image::filter(request.into_inner().filter)? {
+            Some(name) => self.images.find(&name).into_iter().collect(),
+            None => self.images.list(),
+        };
+        let images = found.iter().map(|image| convert::image::show(image)).collect();
+        Ok(Response::new(cri::ListImagesResponse { images }))
+    }
+
+    async fn remove_image(
+        &self,
+        request: Request<cri::RemoveImageRequest>,
+    ) -> Answer<cri::RemoveImageResponse> {
+        let name = self.name(request.into_inner().image)?;
+        self.images.remove(&name).await.map_err(status::image)?;
+        Ok(Response::new(cri::RemoveImageResponse {}))
+    }
+
+    async fn image_fs_info(&self, _: Request<cri::ImageFsInfoRequest>) -> Answer<cri::ImageFsInfoResponse> {
+        let usage = self.images.usage().await.map_err(status::image)?;
+        // Writable layers are on the same file system: the kubelet wants these only when they are not.
+        Ok(Response::new(cri::ImageFsInfoResponse {
+            image_filesystems: vec![convert::image::usage(usage)],
+            container_filesystems: Vec::new(),
+        }))
+    }
+
+    type StreamImagesStream = futures_util::stream::Empty<Result<cri::StreamImagesResponse, Status>>;
+
+    async fn stream_images(&self, _: Request<cri::StreamImagesRequest>) -> Answer<Self::StreamImagesStream> {
+        Err(status::unimplemented("StreamImages"))
+    }
+}

@@ -1,0 +1,382 @@
+//! RuntimeService.
+
+use futures_util::stream::Empty;
+use pod::Pods;
+use runtime::cgroup::Driver;
+use tonic::{Request, Response, Status, async_trait};
+
+use super::verbose;
+use crate::config::Config;
+use crate::wire::cri;
+use crate::{convert, status, telemetry};
+
+type Answer<T> = Result<Response<T>, Status>;
+
+/// RuntimeService over the pod crate.
+#[derive(Debug)]
+pub(super) struct RuntimeService {
+    pods: Pods,
+    config: Config,
+}
+
+impl RuntimeService {
+    pub(super) fn new(pods: Pods, config: Config) -> Self {
+        Self { pods, config }
+    }
+
+    fn conditions(&self) -> Vec<cri::RuntimeCondition> {
+        let condition = |kind: &str, problem: Option<(&str, String)>| {
+            let status = problem.is_none();
+            let (reason, message) = problem.unwrap_or_default();
+            cri::RuntimeCondition { r#type: kind.to_owned(), status, reason: reason.to_owned(), message }
+        };
+        let network = self.pods.network().status().err();
+        vec![
+            condition("RuntimeReady", None),
+            condition("NetworkReady", network.map(|problem| ("NetworkPluginNotReady", pod::chain(&problem)))),
+        ]
+    }
+}
+
+/// The id in a request, which the log says the call is about.
+fn id(field: &'static str, id: String) -> Result<String, Status> {
+    let id = convert::id(field, id)?;
+    telemetry::about(&id);
+    Ok(id)
+}
+
+#[async_trait]
+impl cri::runtime_service_server::RuntimeService for RuntimeService {
+    async fn version(&self, _: Request<cri::VersionRequest>) -> Answer<cri::VersionResponse> {
+        Ok(Response::new(cri::VersionResponse {
+            version: "0.1.0".to_owned(),
+            runtime_name: "corten".to_owned(),
+            runtime_version: env!("CARGO_PKG_VERSION").to_owned(),
+            runtime_api_version: "v1".to_owned(),
+        }))
+    }
+
+    async fn status(&self, request: Request<cri::StatusRequest>) -> Answer<cri::StatusResponse> {
+        let info = match request.into_inner().verbose {
+            true => verbose::node(&self.pods, &self.config),
+            false => Default::default(),
+        };
+        let host = self.pods.runtime().host();
+        let features = cri::RuntimeHandlerFeatures {
+            recursive_read_only_mounts: host.mount_setattr,
+            user_namespaces: false,
+        };
+        let handler = |name| cri::RuntimeHandler { name, features: Some(features) };
+        Ok(Response::new(cri::StatusResponse {
+            status: Some(cri::RuntimeStatus { conditions: self.conditions() }),
+            info,
+            runtime_handlers: self.config.handlers().into_iter().map(handler).collect(),
+            features: Some(cri::RuntimeFeatures {
+                supplemental_groups_policy: true,
+                user_namespaces_host_network: false,
+            }),
+        }))
+    }
+
+    async fn runtime_config(
+        &self,
+        _: Request<cri::RuntimeConfigRequest>,
+    ) -> Answer<cri::RuntimeConfigResponse> {
+        let cgroup_driver = match self.pods.runtime().cgroups().driver() {
+            Driver::Cgroupfs => cri::CgroupDriver::Cgroupfs,
+        };
+        let linux = cri::LinuxRuntimeConfiguration { cgroup_driver: cgroup_driver.into() };
+        Ok(Response::new(cri::RuntimeConfigResponse { linux: Some(linux) }))
+    }
+
+    /// The one setting there is, the range of pod addresses, is CNI's to know: there is nothing to do.
+    async fn update_runtime_config(
+        &self,
+        _: Request<cri::UpdateRuntimeConfigRequest>,
+    ) -> Answer<cri::UpdateRuntimeConfigResponse> {
+        Ok(Response::new(cri::UpdateRuntimeConfigResponse {}))
+    }
+
+    async fn run_pod_sandbox(
+        &self,
+        request: Request<cri::RunPodSandboxRequest>,
+    ) -> Answer<cri::RunPodSandboxResponse> {
+        let config = convert::pod::parse(request.into_inner())?;
+        telemetry::about(&format!("{}/{}", config.metadata.namespace, config.metadata.name));
+        let pod_sandbox_id = self.pods.run(config).await.map_err(status::pod)?;
+        Ok(Response::new(cri::RunPodSandboxResponse { pod_sandbox_id }))
+    }
+
+    async fn stop_pod_sandbox(
+        &self,
+        request: Request<cri::StopPodSandboxRequest>,
+    ) -> Answer<cri::StopPodSandboxResponse> {
+        let id = id("pod_sandbox_id", request.into_inner().pod_sandbox_id)?;
+        self.pods.stop(&id).await.map_err(status::pod)?;
+        Ok(Response::new(cri::StopPodSandboxResponse {}))
+    }
+
+    async fn remove_pod_sandbox(
+        &self,
+        request: Request<cri::RemovePodSandboxRequest>,
+    ) -> Answer<cri::RemovePodSandboxResponse> {
+        let id = id("pod_sandbox_id", request.into_inner().pod_sandbox_id)?;
+        self.pods.remove(&id).await.map_err(status::pod)?;
+        Ok(Response::new(cri::RemovePodSandboxResponse {}))
+    }
+
+    async fn pod_sandbox_status(
+        &self,
+        request: Request<cri::PodSandboxStatusRequest>,
+    ) -> Answer<cri::PodSandboxStatusResponse> {
+        let request = request.into_inner();
+        let id = id("pod_sandbox_id", request.pod_sandbox_id)?;
+        let found = self.pods.status(&id).map_err(status::pod)?;
+        let info = match request.verbose {
+            true => verbose::map(&self.pods.inspect_pod(&id).map_err(status::pod)?),
+            false => Default::default(),
+        };
+        Ok(Response::new(cri::PodSandboxStatusResponse {
+            status: Some(convert::pod::status(&found)),
+            info,
+            // A time here would promise that the containers' statuses are filled.
+            containers_statuses: Vec::new(),
+            timestamp: 0,
+        }))
+    }
+
+    async fn list_pod_sandbox(
+        &self,
+        request: Request<cri::ListPodSandboxRequest>,
+    ) -> Answer<cri::ListPodSandboxResponse> {
+        let filter = convert::pod::filter(request.into_inner().filter)?;
+        let items = self.pods.list(&filter).iter().map(|pod| convert::pod::listed(pod)).collect();
+        Ok(Response::new(cri::ListPodSandboxResponse { items }))
+    }
+
+    async fn create_container(
+        &self,
+        request: Request<cri::CreateContainerRequest>,
+    ) -> Answer<cri::CreateContainerResponse> {
+        let (pod, config) = convert::container::parse(request.into_inner())?;
+        telemetry::about(&format!("{pod}/{}", config.metadata.name));
+        let container_id = self.pods.create(&pod, config).await.map_err(status::pod)?;
+        Ok(Response::new(cri::CreateContainerResponse { container_id }))
+    }
+
+    async fn start_container(
+        &self,
+        request: Request<cri::StartContainerRequest>,
+    ) -> Answer<cri::StartContainerResponse> {
+        let id = id("container_id", request.into_inner().container_id)?;
+        self.pods.start(&id).await.map_err(status::pod)?;
+        Ok(Response::new(cri::StartContainerResponse {}))
+    }
+
+    async fn stop_container(
+        &self,
+        request: Request<cri::StopContainerRequest>,
+    ) -> Answer<cri::StopContainerResponse> {
+        let request = request.into_inner();
+        let id = id("container_id", request.container_id)?;
+        let grace = convert::stop_timeout(request.timeout)?;
+        self.pods.stop_container(&id, grace).await.map_err(status::pod)?;
+        Ok(Response::new(cri::StopContainerResponse {}))
+    }
+
+    async fn remove_container(
+        &self,
+        request: Request<cri::RemoveContainerRequest>,
+    ) -> Answer<cri::RemoveContainerResponse> {
+        let id = id("container_id", request.into_inner().container_id)?;
+        self.pods.remove_container(&id).await.map_err(status::pod)?;
+        Ok(Response::new(cri::RemoveContainerResponse {}))
+    }
+
+    async fn container_status(
+        &self,
+        request: Request<cri::ContainerStatusRequest>,
+    ) -> Answer<cri::ContainerStatusResponse> {
+        let request = request.into_inner();
+        let id = id("container_id", request.container_id)?;
+        let found = self.pods.container_status(&id).map_err(status::pod)?;
+        let info = match request.verbose {
+            true => verbose::map(&self.pods.inspect_container(&id).await.map_err(status::pod)?),
+            false => Default::default(),
+        };
+        let image = self.pods.images().find(&found.image_id);
+        let status = Some(convert::container::status(&found, image.as_deref()));
+        Ok(Response::new(cri::ContainerStatusResponse { status, info }))
+    }
+
+    async fn list_containers(
+        &self,
+        request: Request<cri::ListContainersRequest>,
+    ) -> Answer<cri::ListContainersResponse> {
+        let filter = convert::container::filter(request.into_inner().filter)?;
+        let found = self.pods.list_containers(&filter);
+        let containers = found.iter().map(|container| convert::container::listed(container)).collect();
+        Ok(Response::new(cri::ListContainersResponse { containers }))
+    }
+
+    async fn update_container_resources(
+        &self,
+        request: Request<cri::UpdateContainerResourcesRequest>,
+    ) -> Answer<cri::UpdateContainerResourcesResponse> {
+        let (id, resources) = convert::container::parse_update(request.into_inner())?;
+        telemetry::about(&id);
+        self.pods.update(&id, resources).await.map_err(status::pod)?;
+        Ok(Response::new(cri::UpdateContainerResourcesResponse {}))
+    }
+
+    async fn reopen_container_log(
+        &self,
+        request: Request<cri::ReopenContainerLogRequest>,
+    ) -> Answer<cri::ReopenContainerLogResponse> {
+        let id = id("container_id", request.into_inner().container_id)?;
+        self.pods.reopen_log(&id).await.map_err(status::pod)?;
+        Ok(Response::new(cri::ReopenContainerLogResponse {}))
+    }
+
+    async fn exec_sync(&self, request: Request<cri::ExecSyncRequest>) -> Answer<cri::ExecSyncResponse> {
+        let request = request.into_inner();
+        let id = id("container_id", request.container_id)?;
+        let command = convert::container::parse_command(request.cmd)?;
+        let limit = convert::exec_timeout(request.timeout)?;
+        let output = self.pods.exec_sync(&id, command, limit).await.map_err(status::pod)?;
+        Ok(Response::new(cri::ExecSyncResponse {
+            stdout: output.stdout,
+            stderr: output.stderr,
+            exit_code: output.exit_code,
+        }))
+    }
+
+    async fn container_stats(
+        &self,
+        request: Request<cri::ContainerStatsRequest>,
+    ) -> Answer<cri::ContainerStatsResponse> {
+        let id = id("container_id", request.into_inner().container_id)?;
+        let stats = self.pods.container_stats(&id).await.map_err(status::pod)?;
+        Ok(Response::new(cri::ContainerStatsResponse { stats: Some(convert::stats::show(&stats)) }))
+    }
+
+    async fn list_container_stats(
+        &self,
+        request: Request<cri::ListContainerStatsRequest>,
+    ) -> Answer<cri::ListContainerStatsResponse> {
+        let filter = convert::container::stats_filter(request.into_inner().filter)?;
+        let stats = self.pods.list_container_stats(filter).await;
+        Ok(Response::new(cri::ListContainerStatsResponse {
+            stats: stats.iter().map(convert::stats::show).collect(),
+        }))
+    }
+
+    /// Not made, on purpose: nine vulnerabilities of other runtimes were in restoring these.
+    async fn checkpoint_container(
+        &self,
+        _: Request<cri::CheckpointContainerRequest>,
+    ) -> Answer<cri::CheckpointContainerResponse> {
+        Err(status::unimplemented("CheckpointContainer"))
+    }
+
+    async fn exec(&self, _: Request<cri::ExecRequest>) -> Answer<cri::ExecResponse> {
+        Err(status::unimplemented("Exec"))
+    }
+
+    async fn attach(&self, _: Request<cri::AttachRequest>) -> Answer<cri::AttachResponse> {
+        Err(status::unimplemented("Attach"))
+    }
+
+    async fn port_forward(&self, _: Request<cri::PortForwardRequest>) -> Answer<cri::PortForwardResponse> {
+        Err(status::unimplemented("PortForward"))
+    }
+
+    async fn update_pod_sandbox_resources(
+        &self,
+        _: Request<cri::UpdatePodSandboxResourcesRequest>,
+    ) -> Answer<cri::UpdatePodSandboxResourcesResponse> {
+        Err(status::unimplemented("UpdatePodSandboxResources"))
+    }
+
+    async fn pod_sandbox_stats(
+        &self,
+        _: Request<cri::PodSandboxStatsRequest>,
+    ) -> Answer<cri::PodSandboxStatsResponse> {
+        Err(status::unimplemented("PodSandboxStats"))
+    }
+
+    async fn list_pod_sandbox_stats(
+        &self,
+        _: Request<cri::ListPodSandboxStatsRequest>,
+    ) -> Answer<cri::ListPodSandboxStatsResponse> {
+        Err(status::unimplemented("ListPodSandboxStats"))
+    }
+
+    async fn list_metric_descriptors(
+        &self,
+        _: Request<cri::ListMetricDescriptorsRequest>,
+    ) -> Answer<cri::ListMetricDescriptorsResponse> {
+        Err(status::unimplemented("ListMetricDescriptors"))
+    }
+
+    async fn list_pod_sandbox_metrics(
+        &self,
+        _: Request<cri::ListPodSandboxMetricsRequest>,
+    ) -> Answer<cri::ListPodSandboxMetricsResponse> {
+        Err(status::unimplemented("ListPodSandboxMetrics"))
+    }
+
+    type GetContainerEventsStream = Empty<Result<cri::ContainerEventResponse, Status>>;
+
+    async fn get_container_events(
+        &self,
+        _: Request<cri::GetEventsRequest>,
+    ) -> Answer<Self::GetContainerEventsStream> {
+        Err(status::unimplemented("GetContainerEvents"))
+    }
+
+    type StreamPodSandboxesStream = Empty<Result<cri::StreamPodSandboxesResponse, Status>>;
+
+    async fn stream_pod_sandboxes(
+        &self,
+        _: Request<cri::StreamPodSandboxesRequest>,
+    ) -> Answer<Self::StreamPodSandboxesStream> {
+        Err(status::unimplemented("StreamPodSandboxes"))
+    }
+
+    type StreamContainersStream = Empty<Result<cri::StreamContainersResponse, Status>>;
+
+    async fn stream_containers(
+        &self,
+        _: Request<cri::StreamContainersRequest>,
+    ) -> Answer<Self::StreamContainersStream> {
+        Err(status::unimplemented("StreamContainers"))
+    }
+
+    type StreamContainerStatsStream = Empty<Result<cri::StreamContainerStatsResponse, Status>>;
+
+    async fn stream_container_stats(
+        &self,
+        _: Request<cri::StreamContainerStatsRequest>,
+    ) -> Answer<Self::StreamContainerStatsStream> {
+        Err(status::unimplemented("StreamContainerStats"))
+    }
+
+    type StreamPodSandboxStatsStream = Empty<Result<cri::StreamPodSandboxStatsResponse, Status>>;
+
+    async fn stream_pod_sandbox_stats(
+        &self,
+        _: Request<cri::StreamPodSandboxStatsRequest>,
+    ) -> Answer<Self::StreamPodSandboxStatsStream> {
+        Err(status::unimplemented("StreamPodSandboxStats"))
+    }
+
+    type StreamPodSandboxMetricsStream = Empty<Result<cri::StreamPodSandboxMetricsResponse, Status>>;
+
+    async fn stream_pod_sandbox_metrics(
+        &self,
+        _: Request<cri::StreamPodSandboxMetricsRequest>,
+    ) -> Answer<Self::StreamPodSandboxMetricsStream> {
+        Err(status::unimplemented("StreamPodSandboxMetrics"))
+    }
+}
