@@ -23,6 +23,8 @@ use hierarchy::{Controller, Hierarchies, Place};
 mod create;
 mod directory;
 mod error;
+#[cfg(test)]
+mod fixture;
 mod hierarchy;
 mod hugetlb;
 mod limits;
@@ -107,6 +109,13 @@ impl Cgroups {
     /// Names a cgroup that may or may not exist, without any I/O.
     pub fn open(&self, path: &CgroupPath) -> Cgroup {
         Cgroup { host: Arc::clone(&self.host), path: path.clone() }
+    }
+
+    /// Makes the parents of a cgroup where they are missing, without limits, used or not.
+    ///
+    /// [`Cgroups::remove_empty_parents`] removes them.
+    pub fn make_parents(&self, path: &CgroupPath) -> Result<(), Error> {
+        create::make_parents(&self.host, path)
     }
 
     /// Removes those parents of a removed cgroup that [`Cgroups::create`] made and that are empty now.
@@ -269,17 +278,6 @@ pub fn oom_kills(file: BorrowedFd<'_>) -> io::Result<u64> {
     number
         .and_then(|number| std::str::from_utf8(number).ok()?.parse().ok())
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
-}
-
-/// A directory with these files, in the place of a cgroup.
-#[cfg(test)]
-fn directory_of(files: &[(&str, &str)]) -> (tempfile::TempDir, Directory) {
-    let root = tempfile::tempdir().unwrap();
-    for (file, content) in files {
-        std::fs::write(root.path().join(file), content).unwrap();
-    }
-    let directory = Directory::new(root.path().to_owned());
-    (root, directory)
 }
 
 #[cfg(test)]

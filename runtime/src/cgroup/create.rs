@@ -5,7 +5,7 @@ use std::io;
 use rustix::fs::XattrFlags;
 
 use super::directory::Directory;
-use super::hierarchy::{Controller, Hierarchies, Unified};
+use super::hierarchy::{Controller, Hierarchies, Unified, V1};
 use super::{CgroupPath, Error, Layout, Limits, processes, set, v1, v2};
 
 /// Marks the parents that Corten made, so that a later daemon knows them from the kubelet's.
@@ -35,6 +35,20 @@ pub(super) fn create(host: &Hierarchies, path: &CgroupPath, limits: &Limits) -> 
     }
 }
 
+/// Makes the parents of a cgroup where they are missing; those that are there stay as they are.
+pub(super) fn make_parents(host: &Hierarchies, path: &CgroupPath) -> Result<(), Error> {
+    if let Some(unified) = &host.unified {
+        make_parents_in(|path| unified.directory(path), path, &mut Vec::new())?;
+    }
+    for hierarchy in &host.v1 {
+        make_parents_in(|path| hierarchy.directory(path), path, &mut Vec::new())?;
+        if hierarchy.controllers.contains(&Controller::Cpuset) {
+            inherit_cpuset(hierarchy, path.ancestors())?;
+        }
+    }
+    Ok(())
+}
+
 fn make(
     host: &Hierarchies,
     path: &CgroupPath,
@@ -54,13 +68,19 @@ fn make(
     for hierarchy in &host.v1 {
         make_in(|path| hierarchy.directory(path), path, made)?;
         if hierarchy.controllers.contains(&Controller::Cpuset) {
-            let mut parent = Directory::new(hierarchy.root.clone());
-            for child in path.ancestors().chain([path.clone()]) {
-                let child = hierarchy.directory(&child);
-                v1::cpuset::inherit(&parent, &child)?;
-                parent = child;
-            }
+            inherit_cpuset(hierarchy, path.ancestors().chain([path.clone()]))?;
         }
+    }
+    Ok(())
+}
+
+/// Lets processes into cgroups that are new, from the topmost down.
+fn inherit_cpuset(hierarchy: &V1, paths: impl Iterator<Item = CgroupPath>) -> Result<(), Error> {
+    let mut parent = Directory::new(hierarchy.root.clone());
+    for child in paths {
+        let child = hierarchy.directory(&child);
+        v1::cpuset::inherit(&parent, &child)?;
+        parent = child;
     }
     Ok(())
 }
@@ -87,13 +107,7 @@ fn make_in(
     let leaf = directory(path);
     let is_new = match leaf.make() {
         Err(error) if error.is_missing() => {
-            for parent in path.ancestors() {
-                let parent = directory(&parent);
-                if parent.make()? {
-                    mark(&parent);
-                    made.push(parent);
-                }
-            }
+            make_parents_in(directory, path, made)?;
             leaf.make()?
         }
         result => result?,
@@ -102,6 +116,21 @@ fn make_in(
         renew(path, &leaf)?;
     }
     made.push(leaf);
+    Ok(())
+}
+
+fn make_parents_in(
+    directory: impl Fn(&CgroupPath) -> Directory,
+    path: &CgroupPath,
+    made: &mut Vec<Directory>,
+) -> Result<(), Error> {
+    for parent in path.ancestors() {
+        let parent = directory(&parent);
+        if parent.make()? {
+            mark(&parent);
+            made.push(parent);
+        }
+    }
     Ok(())
 }
 
@@ -119,5 +148,32 @@ fn mark(directory: &Directory) {
     if let Err(errno) = rustix::fs::setxattr(directory.path(), MARK, b"1", XattrFlags::empty()) {
         let error = directory.error("mark", io::Error::from(errno));
         tracing::debug!(error = &error as &dyn std::error::Error, "a parent cgroup will stay");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::cgroup::fixture::v2_host;
+
+    #[test]
+    fn enables_controllers_down_the_path() {
+        let (root, host, _) = v2_host(&[]);
+        for (below, controllers) in
+            [("", "cpuset cpu io memory hugetlb pids rdma"), ("pod", "cpu memory pids")]
+        {
+            fs::write(root.path().join(below).join("cgroup.controllers"), controllers).unwrap();
+            fs::write(root.path().join(below).join("cgroup.subtree_control"), "memory").unwrap();
+        }
+        let path = CgroupPath::parse("/pod/two").unwrap();
+        let mut made = Vec::new();
+        make(&host, &path, &Limits::default(), &mut made).unwrap();
+        assert_eq!(made, [host.unified(&path).unwrap()]);
+        let enabled =
+            |below: &str| fs::read_to_string(root.path().join(below).join("cgroup.subtree_control"));
+        assert_eq!(enabled("").unwrap(), "+cpu +cpuset +io +pids +hugetlb");
+        assert_eq!(enabled("pod").unwrap(), "+cpu +pids");
     }
 }

@@ -1,6 +1,5 @@
 //! Which controller is mounted where, read from `/proc/self/mountinfo` (see proc_pid_mountinfo(5)).
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::directory::Directory;
@@ -94,13 +93,8 @@ impl Controller {
 
 impl Hierarchies {
     pub(super) fn detect() -> Result<Self, Error> {
-        let path = PathBuf::from("/proc/self/mountinfo");
-        let mountinfo = fs::read_to_string(&path).map_err(|source| Error::Io {
-            operation: "read".to_owned(),
-            path,
-            source,
-        })?;
-        let mut found = Self::parse(&mountinfo);
+        let own = Directory::new(PathBuf::from("/proc/self"));
+        let mut found = Self::parse(&own.read("mountinfo")?, &own.read("cgroup")?);
         if let Some(unified) = &mut found.unified {
             let names = Directory::new(unified.root.clone()).read("cgroup.controllers")?;
             unified.controllers = listed(&names);
@@ -111,8 +105,8 @@ impl Hierarchies {
         Ok(found)
     }
 
-    /// Reads the table of mounts; which controllers v2 has is not in it.
-    fn parse(mountinfo: &str) -> Self {
+    /// Reads the table of mounts and the process's own cgroups; which controllers v2 has is in neither.
+    fn parse(mountinfo: &str, own: &str) -> Self {
         let mut unified: Option<PathBuf> = None;
         let mut v1: Vec<V1> = Vec::new();
         let mut named = None;
@@ -139,7 +133,9 @@ impl Hierarchies {
         if unified.is_some() {
             v1.retain(|hierarchy| hierarchy.controllers != [Controller::Freezer]);
         }
-        if !v1.is_empty() {
+        // A daemon that is in no unit has none to leave.
+        let is_in_a_unit = own.lines().any(|line| line.contains(":name=systemd:/") && !line.ends_with(":/"));
+        if !v1.is_empty() && is_in_a_unit {
             v1.extend(named);
         }
         Self { unified: unified.map(|root| Unified { root, controllers: Vec::new() }), v1 }
@@ -238,7 +234,8 @@ mod tests {
     use super::*;
 
     fn check(mountinfo: &str, unified: Option<&str>, v1: &[&str]) -> Hierarchies {
-        let found = Hierarchies::parse(mountinfo);
+        let found =
+            Hierarchies::parse(mountinfo, "4:memory:/\n1:name=systemd:/system.slice/corten.service\n");
         assert_eq!(found.unified.as_ref().map(|unified| unified.root.to_str().unwrap()), unified);
         assert_eq!(found.v1.iter().map(|v1| v1.root.to_str().unwrap()).collect::<Vec<_>>(), v1);
         found
@@ -275,6 +272,7 @@ mod tests {
         assert_eq!(found.place(&path, Controller::Pids), None);
         let unified = Directory::new(PathBuf::from("/sys/fs/cgroup/unified/pods/a"));
         assert_eq!(found.place(&path, Controller::Devices), Some(Place::V2(unified)));
+        assert_eq!(Hierarchies::parse(table, "1:name=systemd:/\n").v1.len(), 2);
     }
 
     #[test]

@@ -33,7 +33,8 @@ pub(super) fn plan(limits: &Limits, place: &Place) -> Result<Vec<Write>, Error> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgroup::{HugepageLimit, directory_of};
+    use crate::cgroup::HugepageLimit;
+    use crate::cgroup::fixture::directory_of;
 
     fn writes(place: &Place, pages: &[(&str, u64)]) -> Result<Vec<String>, Error> {
         let hugepages = pages

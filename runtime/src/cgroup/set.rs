@@ -117,3 +117,110 @@ fn unified(host: &Hierarchies, path: &CgroupPath, limits: &Limits) -> Result<Vec
     }
     Ok(writes.into_iter().map(|write| (directory.clone(), write)).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::cgroup::HugepageLimit;
+    use crate::cgroup::fixture::v2_host;
+
+    const FILES: [(&str, &str); 13] = [
+        ("cgroup.controllers", "cpuset cpu io memory hugetlb pids\n"),
+        ("cpu.max", "max 100000\n"),
+        ("cpu.weight", "100\n"),
+        ("cpuset.cpus", "\n"),
+        ("hugetlb.2MB.max", "max\n"),
+        ("hugetlb.2MB.rsvd.max", "max\n"),
+        ("memory.current", "1000\n"),
+        ("memory.max", "max\n"),
+        ("memory.oom.group", "0\n"),
+        ("memory.stat", "anon 1000\n"),
+        ("memory.swap.max", "max\n"),
+        ("io.max", ""),
+        ("pids.max", "max\n"),
+    ];
+
+    fn limits() -> Limits {
+        Limits {
+            cpu_shares: Some(512),
+            cpu_quota: Some(50_000),
+            cpuset_cpus: Some("0-1".into()),
+            memory_limit: Some(4096),
+            memory_swap: Some(8192),
+            pids: Some(10),
+            hugepages: vec![HugepageLimit { size: "2MB".into(), limit: 0 }],
+            unified: [("memory.oom.group".into(), "1".into())].into(),
+            ..Limits::default()
+        }
+    }
+
+    /// The files whose content is not what the fixture has, in the order of their names.
+    fn changes(host: &Hierarchies, path: &CgroupPath) -> Vec<String> {
+        let directory = host.unified(path).unwrap();
+        let mut changes = Vec::new();
+        for (file, old) in FILES {
+            let new = directory.read(file).unwrap();
+            if new != old.trim_end() {
+                changes.push(format!("{file}={new}"));
+            }
+        }
+        changes
+    }
+
+    #[test]
+    fn writes_every_limit_of_v2() {
+        let (_root, host, path) = v2_host(&FILES);
+        update(&host, &path, &limits()).unwrap();
+        let expected = [
+            "cpu.max=50000 100000",
+            "cpu.weight=59",
+            "cpuset.cpus=0-1",
+            "hugetlb.2MB.max=0",
+            "hugetlb.2MB.rsvd.max=0",
+            "memory.max=4096",
+            "memory.oom.group=1",
+            "memory.swap.max=4096",
+            "pids.max=10",
+        ];
+        assert_eq!(changes(&host, &path), expected);
+    }
+
+    #[test]
+    fn writes_nothing_or_everything() {
+        let (root, host, path) = v2_host(&FILES);
+        // Missing when its turn comes, after other limits are set.
+        fs::remove_file(root.path().join("pod/one/memory.oom.group")).unwrap();
+        let error = update(&host, &path, &limits()).unwrap_err();
+        assert!(error.to_string().ends_with("memory.oom.group"), "{error}");
+        fs::write(root.path().join("pod/one/memory.oom.group"), "0\n").unwrap();
+        assert!(changes(&host, &path).is_empty());
+
+        let in_use = Limits { memory_limit: Some(999), ..limits() };
+        assert!(matches!(update(&host, &path, &in_use), Err(Error::MemoryInUse { limit: 999, usage: 1000 })));
+        assert!(changes(&host, &path).is_empty());
+    }
+
+    #[test]
+    fn names_the_controller_that_a_limit_lacks() {
+        let (root, host, path) = v2_host(&FILES);
+        fs::write(root.path().join("pod/one/cgroup.controllers"), "memory\n").unwrap();
+        let text = |limits: Limits| update(&host, &path, &limits).unwrap_err().to_string();
+        let pids = Limits { pids: Some(10), ..Limits::default() };
+        let expected = "set pids.limit of cgroup /pod/one: the pids controller is not available there";
+        assert_eq!(text(pids), expected);
+        let misc = Limits { unified: [("misc.max".into(), "res 1".into())].into(), ..Limits::default() };
+        let expected = "set unified misc.max of cgroup /pod/one: the misc controller is not available there";
+        assert_eq!(text(misc), expected);
+        // What is unlimited anyway, and pages that nobody gets.
+        let tolerated = Limits {
+            pids: Some(-1),
+            cpu_quota: Some(-1),
+            hugepages: vec![HugepageLimit { size: "2MB".into(), limit: 0 }],
+            ..Limits::default()
+        };
+        update(&host, &path, &tolerated).unwrap();
+        assert!(changes(&host, &path).len() == 1);
+    }
+}

@@ -249,7 +249,7 @@ pub(super) fn each_number(content: &str, mut take: impl FnMut(&str, u64)) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgroup::directory_of;
+    use crate::cgroup::fixture::directory_of;
 
     #[test]
     fn reads_files_longer_than_the_buffer() {

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::fixture::directory_of;
 use super::*;
 
 /// A place of its own for one test, removed with all that is in it.
@@ -119,6 +120,19 @@ fn sets_limits_and_changes_them() {
     assert_eq!(scene.file(&cgroup, Controller::Memory, memory), "134217728");
     assert!(scene.file(&cgroup, Controller::Cpu, quota).starts_with("10000"));
     assert_eq!(scene.file(&cgroup, Controller::Pids, ("pids.max", "pids.max")), "50");
+}
+
+#[test]
+fn limits_huge_pages() {
+    let Some(scene) = Scene::new() else { return };
+    if scene.cgroups.host.place(&scene.top, Controller::Hugetlb).is_none() {
+        eprintln!("skipped: needs the hugetlb controller");
+        return;
+    }
+    let hugepages = vec![HugepageLimit { size: "2MB".into(), limit: 4 << 20 }];
+    let cgroup = scene.create(&Limits { hugepages, ..Limits::default() });
+    let file = ("hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.max");
+    assert_eq!(scene.file(&cgroup, Controller::Hugetlb, file), "4194304");
 }
 
 #[test]

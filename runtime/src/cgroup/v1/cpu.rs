@@ -55,7 +55,7 @@ fn number<T: std::str::FromStr>(directory: &Directory, file: &str) -> Result<Opt
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgroup::directory_of;
+    use crate::cgroup::fixture::directory_of;
 
     fn check(old: &[(&str, &str)], limits: Limits, expected: &[&str]) {
         let (_root, directory) = directory_of(old);

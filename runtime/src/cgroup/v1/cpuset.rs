@@ -25,7 +25,7 @@ pub(in crate::cgroup) fn inherit(parent: &Directory, child: &Directory) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgroup::directory_of;
+    use crate::cgroup::fixture::directory_of;
 
     #[test]
     fn inherits_only_what_is_empty() {

@@ -128,7 +128,7 @@ fn parse(line: &str) -> Option<DeviceRule> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgroup::directory_of;
+    use crate::cgroup::fixture::directory_of;
 
     fn rule(text: &str) -> DeviceRule {
         let (verb, line) = text.split_once(' ').unwrap();

@@ -36,7 +36,8 @@ fn old_rate<'a>(content: &'a str, device: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgroup::{IoLimit, directory_of};
+    use crate::cgroup::IoLimit;
+    use crate::cgroup::fixture::directory_of;
 
     #[test]
     fn throttles_each_device() {

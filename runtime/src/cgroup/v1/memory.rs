@@ -70,7 +70,7 @@ mod tests {
     use std::io;
 
     use super::*;
-    use crate::cgroup::directory_of;
+    use crate::cgroup::fixture::directory_of;
 
     const UNLIMITED: &str = "9223372036854771712";
 

@@ -64,7 +64,7 @@ fn weight(shares: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgroup::directory_of;
+    use crate::cgroup::fixture::directory_of;
 
     fn check(old: &[(&str, &str)], limits: Limits, expected: &[&str]) {
         let (_root, directory) = directory_of(old);

@@ -19,10 +19,15 @@ pub(in crate::cgroup) fn set(
     rules: &[DeviceRule],
 ) -> Result<(), Error> {
     // No program allows everything too, and costs nothing.
-    if rules.last().is_some_and(|rule| rule.allow && rule.is_all()) {
+    if allows_everything(rules) {
         return Ok(());
     }
     attach(directory, rules, None).map_err(|failure| failure.of(path))
+}
+
+fn allows_everything(rules: &[DeviceRule]) -> bool {
+    let mut decisive = rules.iter().rev().filter(|rule| !rule.allow || rule.is_all());
+    decisive.next().is_some_and(|rule| rule.allow)
 }
 
 /// Puts new rules in the place of the old ones in one step.

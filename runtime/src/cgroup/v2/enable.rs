@@ -41,7 +41,7 @@ pub(in crate::cgroup) fn available(directory: &Directory) -> Result<Vec<Controll
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgroup::directory_of;
+    use crate::cgroup::fixture::directory_of;
 
     fn check(available: &str, enabled: &str, expected: &str) {
         let (_root, directory) = directory_of(&[(AVAILABLE, available), (ENABLED, enabled)]);

@@ -53,7 +53,7 @@ pub(in crate::cgroup) fn wait(directory: &Directory, line: &str, deadline: Insta
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgroup::directory_of;
+    use crate::cgroup::fixture::directory_of;
 
     #[test]
     fn knows_what_already_is() {

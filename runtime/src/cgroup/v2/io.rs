@@ -55,7 +55,7 @@ fn line(device: &str, limit: &IoLimit) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgroup::directory_of;
+    use crate::cgroup::fixture::directory_of;
 
     fn limit(minor: u32, read_bps: Option<u64>, write_iops: Option<u64>) -> IoLimit {
         IoLimit { major: 8, minor, read_bps, write_bps: None, read_iops: None, write_iops }

@@ -72,7 +72,7 @@ fn value(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgroup::directory_of;
+    use crate::cgroup::fixture::directory_of;
 
     fn writes(old: &[(&str, &str)], memory: Option<i64>, swap: Option<i64>) -> Result<Vec<String>, Error> {
         let (_root, directory) = directory_of(old);

@@ -116,7 +116,7 @@ fn parse_line<'a>(fields: impl Iterator<Item = &'a str>) -> PressureLine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgroup::directory_of;
+    use crate::cgroup::fixture::directory_of;
 
     #[test]
     fn reads_time() {

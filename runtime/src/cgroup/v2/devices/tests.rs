@@ -84,3 +84,20 @@ proptest! {
 fn nothing_is_allowed_without_a_rule() {
     assert!(!run(&compile(&[]), [ACCESS_READ << 16 | KIND_CHAR, 1, 3]));
 }
+
+#[test]
+fn knows_when_no_rule_denies() {
+    let all = |allow| DeviceRule {
+        allow,
+        kind: DeviceKind::All,
+        major: None,
+        minor: None,
+        access: DeviceAccess::ALL,
+    };
+    let with_defaults = |rules: &[DeviceRule]| [rules, &DeviceRule::defaults()].concat();
+    assert!(allows_everything(&with_defaults(&[all(false), all(true)])));
+    assert!(!allows_everything(&with_defaults(&[all(true), all(false)])));
+    assert!(!allows_everything(&with_defaults(&[all(true), DeviceRule { major: Some(8), ..all(false) }])));
+    assert!(!allows_everything(&DeviceRule::defaults()));
+    assert!(!allows_everything(&[]));
+}
