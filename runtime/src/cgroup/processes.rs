@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -21,8 +20,6 @@ const KILL_ROUNDS: usize = 256;
 const KILL_ROUND: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 /// How many cgroups a container may have made for Corten to look into them.
 const TREE_MAX: usize = 65_536;
-/// The longest wait for a killed cgroup to be empty is the caller's; this is only for one that was asked to go.
-pub(super) const REMOVE_BOUND: Duration = Duration::from_secs(5);
 
 /// The cgroup and all below it, each before what is above it; empty when it is gone.
 pub(super) fn tree(top: &Directory) -> Result<Vec<Directory>, Error> {

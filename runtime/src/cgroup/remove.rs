@@ -9,12 +9,14 @@ use super::directory::Directory;
 use super::hierarchy::Hierarchies;
 use super::{CgroupPath, Error, create, processes, v2};
 
+/// How long processes that are about to end may take; killing them is the caller's.
+const BOUND: Duration = Duration::from_secs(5);
 /// A v1 hierarchy tells nobody when the last process has left.
 const INTERVAL: Duration = Duration::from_millis(1);
 
 /// Removes the cgroup and all below it, waiting a while for processes that are about to end.
 pub(super) fn remove(host: &Hierarchies, path: &CgroupPath) -> Result<(), Error> {
-    let deadline = Instant::now() + processes::REMOVE_BOUND;
+    let deadline = Instant::now() + BOUND;
     for directory in host.directories(path) {
         let mut pause = INTERVAL;
         while !remove_tree(&directory)? {

@@ -18,7 +18,7 @@ const ALLOW_MULTI: u32 = 1 << 1;
 const REPLACE: u32 = 1 << 2;
 
 /// How many attached programs are listed; more is nothing that Corten would have made.
-const LISTED: usize = 16;
+const LISTED: u32 = 16;
 
 /// Loads a device program and has the kernel verify it.
 pub fn load_device_program(instructions: &[u64]) -> io::Result<OwnedFd> {
@@ -52,12 +52,12 @@ pub fn attach_device_program(
 
 /// The ids of the device programs that are attached to the cgroup itself.
 pub fn attached_device_programs(cgroup: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
-    let mut ids = vec![0_u32; LISTED];
+    let mut ids = vec![0_u32; LISTED as usize];
     let mut attributes = Attributes::default();
     attributes.set_fd(0, cgroup);
     attributes.set_u32(4, ATTACH_TYPE_CGROUP_DEVICE);
     attributes.set_pointer(16, ids.as_mut_ptr().cast_const());
-    attributes.set_u32(24, 16);
+    attributes.set_u32(24, LISTED);
     attributes.call(Command::Query)?;
     ids.truncate(attributes.u32(24) as usize);
     Ok(ids)

@@ -9,15 +9,23 @@ const SWAP: &str = "memory.memsw.limit_in_bytes";
 const RESERVATION: &str = "memory.soft_limit_in_bytes";
 const USAGE: &str = "memory.usage_in_bytes";
 
+/// No limit is shown as the largest multiple of the page size: anything near it.
+pub(super) const UNLIMITED: u64 = i64::MAX as u64 / 2;
+
 /// The writes in an order that keeps memory below memory and swap together, as the kernel demands.
 pub(in crate::cgroup) fn plan(limits: &Limits, directory: &Directory) -> Result<Vec<Write>, Error> {
     let memory = limits.memory_limit.map(bytes);
     let old_swap = directory.read_if_there(SWAP)?.map(|content| content.parse().unwrap_or(u64::MAX));
-    let swap = match (limits.memory_swap, memory) {
-        (Some(swap), _) => Some(bytes(swap)),
+    let swap = match (limits.memory_swap, memory, old_swap) {
+        (Some(swap), _, _) => Some(bytes(swap)),
+        // As in v2, a new limit of memory leaves what may be swapped as it is.
+        (None, Some(memory), Some(old_swap)) if memory != u64::MAX && old_swap < UNLIMITED => {
+            let old_memory = directory.read(LIMIT)?.parse().unwrap_or(old_swap);
+            Some(memory.saturating_add(old_swap.saturating_sub(old_memory)))
+        }
         // Memory without a limit needs memory and swap without one.
-        (None, Some(u64::MAX)) => Some(u64::MAX),
-        (None, _) => None,
+        (None, Some(u64::MAX), _) => Some(u64::MAX),
+        (None, _, _) => None,
     };
     let mut writes: Vec<Write> = memory.into_iter().map(|memory| Write::new(LIMIT, value(memory))).collect();
     if let Some(old_swap) = old_swap {
@@ -45,15 +53,14 @@ pub(in crate::cgroup) fn explain(error: Error, limits: &Limits, directory: &Dire
 }
 
 fn check(limits: &Limits, swap: u64) -> Result<(), Error> {
-    let Some(memory) = limits.memory_limit else { return Ok(()) };
-    if bytes(memory) <= swap || (limits.memory_swap.is_none() && memory < 0) {
-        return Ok(());
+    match (limits.memory_limit, limits.memory_swap) {
+        (Some(memory), Some(given)) if bytes(memory) > swap => Err(Error::InvalidLimit {
+            limit: "memory.swap".to_owned(),
+            value: given.to_string(),
+            reason: "it counts memory and swap together and is below the limit of memory",
+        }),
+        _ => Ok(()),
     }
-    Err(Error::InvalidLimit {
-        limit: "memory.limit".to_owned(),
-        value: memory.to_string(),
-        reason: "it is above the limit of memory and swap together, which has to be raised with it",
-    })
 }
 
 /// A negative limit is none.
@@ -112,8 +119,16 @@ mod tests {
 
     #[test]
     fn refuses_memory_above_memory_and_swap() {
-        assert!(matches!(writes(&[(SWAP, "4096")], Some(8192), None), Err(Error::InvalidLimit { .. })));
         assert!(matches!(writes(&[(SWAP, "4096")], Some(8192), Some(8191)), Err(Error::InvalidLimit { .. })));
+    }
+
+    #[test]
+    fn keeps_what_may_be_swapped() {
+        let old = [(LIMIT, "4096"), (SWAP, "5000")];
+        let raised = ["memory.memsw.limit_in_bytes=9096", "memory.limit_in_bytes=8192"];
+        assert_eq!(writes(&old, Some(8192), None).unwrap(), raised);
+        let lowered = ["memory.limit_in_bytes=1024", "memory.memsw.limit_in_bytes=1928"];
+        assert_eq!(writes(&old, Some(1024), None).unwrap(), lowered);
     }
 
     #[test]

@@ -2,10 +2,8 @@
 
 use crate::cgroup::directory::Directory;
 use crate::cgroup::stats::{Reader, each_number};
+use crate::cgroup::v1::memory::UNLIMITED;
 use crate::cgroup::{Error, Io, Memory, Swap};
-
-/// No limit is shown as the largest multiple of the page size: anything near it.
-const UNLIMITED: u64 = i64::MAX as u64 / 2;
 
 /// Nanoseconds.
 pub(in crate::cgroup) fn cpu(reader: &mut Reader<'_>, directory: &Directory) -> Result<Option<u64>, Error> {
