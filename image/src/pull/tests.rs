@@ -111,7 +111,7 @@ async fn an_image_is_pulled_once() {
 
     let image = node.images.find(&name).unwrap();
     assert_eq!(image.id, id);
-    assert_eq!(image.repo_tags, [name.clone()]);
+    assert_eq!(image.repo_tags, std::slice::from_ref(&name));
     let digest = Digest::sha256(&content.manifests["app/manifests/1"].1);
     assert_eq!(image.repo_digests, [format!("{}/app@{digest}", server.host())]);
     assert_eq!(

@@ -168,7 +168,7 @@ impl Host {
             .map_err(|_| {
                 Failure::unavailable(&way.host, format!("no answer in {:?}", self.patience().answer))
             })?
-            .map_err(|e| Failure::of_request(&way.host, e))?;
+            .map_err(|e| Failure::of_request(&way.host, &self.clients().directory(&way.host), e))?;
         self.read_token(response, &way.host).await
     }
 

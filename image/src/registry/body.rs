@@ -82,7 +82,7 @@ impl Blob {
             let reason = format!("only {} bytes came in {:?}", self.came, self.patience.stall);
             return Err(Failure::unavailable(&self.host, reason));
         };
-        let chunk = chunk.map_err(|e| Failure::of_request(&self.host, e))?;
+        let chunk = chunk.map_err(|e| Failure::of_body(&self.host, e))?;
         self.waited += begun.elapsed();
         self.came += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
         if self.came >= self.patience.stall_bytes {

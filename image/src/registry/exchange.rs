@@ -47,7 +47,7 @@ impl Host {
                     let reason = format!("no answer in {:?}", self.patience().answer);
                     Failure::unavailable(&way.host, reason)
                 })?
-                .map_err(|e| Failure::of_request(&way.host, e))?;
+                .map_err(|e| Failure::of_request(&way.host, &self.clients().directory(&way.host), e))?;
             let own = url.origin() == start.origin();
             if !is_redirect(response.status()) {
                 return Ok(Answer { response, own });
@@ -66,11 +66,15 @@ impl Host {
     /// Says how to connect to an address that this registry was asked for or has named.
     pub(super) fn way(&self, url: &Url, security: Security) -> Result<Way, Failure> {
         let name = url.host_str().unwrap_or_default();
+        let registry = self.host();
         let host = match url.port() {
             Some(port) => format!("{name}:{port}"),
-            None => name.to_owned(),
+            // An address leaves the scheme's own port out, a name may have it.
+            None => match url.port_or_known_default().map(|port| format!("{name}:{port}")) {
+                Some(host) if host == registry => host,
+                _ => name.to_owned(),
+            },
         };
-        let registry = self.host();
         let same = without_port(&host) == without_port(registry);
         let origin =
             if same || is_loopback(&host) && is_loopback(registry) { Origin::Named } else { Origin::Foreign };

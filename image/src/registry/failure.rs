@@ -1,6 +1,8 @@
 //! What a failed request means: which error it is, and whether to ask again.
 
 use std::error::Error as _;
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use super::guard::Forbidden;
@@ -38,8 +40,8 @@ impl Failure {
         Self { error, again: Again::Later(None) }
     }
 
-    /// Reads an error of the HTTP client.
-    pub(crate) fn of_request(host: &str, error: reqwest::Error) -> Self {
+    /// Reads the error of a request. `certs` is where certificates for the host would be.
+    pub(crate) fn of_request(host: &str, certs: &Path, error: reqwest::Error) -> Self {
         // The address may be a presigned one.
         let error = error.without_url();
         if find::<Forbidden>(&error).is_some() {
@@ -49,7 +51,7 @@ impl Failure {
             });
         }
         if let Some(tls) = find::<rustls::Error>(&error) {
-            return of_tls(host, tls);
+            return of_tls(host, certs, tls);
         }
         let again = if error.is_request() && !error.is_connect() && !error.is_timeout() {
             // Connected, and no answer in HTTP: it may want TLS.
@@ -57,32 +59,48 @@ impl Failure {
         } else {
             Again::Later(None)
         };
-        Self { again, ..Self::unavailable(host, chain(&error)) }
+        Self { again, ..Self::unavailable(host, describe(&error)) }
+    }
+
+    /// Reads the error of a body that broke off.
+    pub(crate) fn of_body(host: &str, error: reqwest::Error) -> Self {
+        Self::unavailable(host, describe(&error.without_url()))
     }
 }
 
-fn of_tls(host: &str, error: &rustls::Error) -> Failure {
+fn of_tls(host: &str, certs: &Path, error: &rustls::Error) -> Failure {
     use rustls::{CertificateError, InvalidMessage};
+    let certs = certs.display();
     let hint = match error {
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            format!(": put the certificate of its authority into certs_dir/{host}/ca.crt")
+            format!(": put the certificate of its authority into {certs}/ca.crt")
         }
         rustls::Error::InvalidCertificate(
             CertificateError::Expired | CertificateError::ExpiredContext { .. },
         ) => ": its administrator has to renew it".to_owned(),
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            let reason = "it does not speak TLS; if it is to be reached by plain http, set insecure = true for it in registries.conf";
+            let reason = "it does not speak TLS: if plain http is meant, set insecure = true for it in registries.conf";
             let error = Error::Tls { host: host.to_owned(), reason: reason.to_owned() };
             return Failure { error, again: Again::OtherScheme };
         }
         rustls::Error::AlertReceived(_) => {
-            format!(
-                ": if it wants a client certificate, put it into certs_dir/{host}/ as client.cert and client.key"
-            )
+            format!(": if it wants a client certificate, put it into {certs} as client.cert and client.key")
         }
         _ => String::new(),
     };
     Failure::last(Error::Tls { host: host.to_owned(), reason: format!("{error}{hint}") })
+}
+
+/// Says what happened, without the layers of the HTTP client that it happened in.
+fn describe(error: &reqwest::Error) -> String {
+    let mut source = error.source();
+    while let Some(next) = source
+        && let Some(deeper) = next.source()
+        && next.to_string().starts_with("client error")
+    {
+        source = Some(deeper);
+    }
+    source.map_or_else(|| error.to_string(), chain)
 }
 
 /// Writes an error with its sources, each once.
@@ -99,18 +117,17 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
+/// Finds an error of a type among the sources; I/O errors hide those that they wrap, and may wrap each other.
 fn find<T: std::error::Error + 'static>(error: &reqwest::Error) -> Option<&T> {
     let mut source = error.source();
     while let Some(next) = source {
         if let Some(found) = next.downcast_ref::<T>() {
             return Some(found);
         }
-        // An I/O error's own source is that of the error it wraps.
-        let wrapped = next.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if let Some(found) = wrapped.and_then(|inner| inner.downcast_ref::<T>()) {
-            return Some(found);
-        }
-        source = next.source();
+        source = match next.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped),
+            None => next.source(),
+        };
     }
     None
 }

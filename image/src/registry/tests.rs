@@ -5,6 +5,7 @@ mod blobs;
 mod manifests;
 mod redirects;
 pub(crate) mod server;
+mod tls;
 
 use super::*;
 use server::{Content, Server};

@@ -90,21 +90,27 @@ impl Clients {
             security: way.security,
             origin: way.origin,
             loopback: is_loopback(&way.host),
-            certs: (!files.is_empty()).then(|| self.certs_dir.join(&way.host)),
+            certs: (!files.is_empty()).then(|| self.directory(&way.host)),
         };
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         match made.get(&key) {
             Some((stamp, client)) if *stamp == files => return Ok(client.clone()),
             _ => {}
         }
-        let client = build(way, key.loopback, &files)?;
+        let client = build(way, key.loopback, &files)
+            .map_err(|reason| Error::Tls { host: way.host.clone(), reason })?;
         made.insert(key, (files, client.clone()));
         Ok(client)
     }
 
+    /// Returns where the certificates of a host are, or would be.
+    pub(crate) fn directory(&self, host: &str) -> PathBuf {
+        self.certs_dir.join(host)
+    }
+
     fn files(&self, host: &str) -> Stamp {
         // Most hosts have no directory.
-        let Ok(entries) = std::fs::read_dir(self.certs_dir.join(host)) else { return Vec::new() };
+        let Ok(entries) = std::fs::read_dir(self.directory(host)) else { return Vec::new() };
         let mut files: Vec<_> = entries
             .flatten()
             .map(|entry| entry.path())
@@ -123,8 +129,7 @@ impl Clients {
     }
 }
 
-fn build(way: &Way, loopback: bool, files: &Stamp) -> Result<Client, Error> {
-    let tls = |reason: String| Error::Tls { host: way.host.clone(), reason };
+fn build(way: &Way, loopback: bool, files: &Stamp) -> Result<Client, String> {
     let mut builder = Client::builder()
         .redirect(Policy::none())
         .connect_timeout(CONNECT)
@@ -140,17 +145,12 @@ fn build(way: &Way, loopback: bool, files: &Stamp) -> Result<Client, Error> {
     let builder = match way.security {
         // Without this reqwest would read the system's roots for nothing.
         Security::Plain => builder.tls_certs_only([]),
-        Security::Verified => certificates(builder, files).map_err(tls)?,
-        Security::Unverified => {
-            certificates(builder, files).map_err(tls)?.tls_danger_accept_invalid_certs(true)
-        }
+        Security::Verified => certificates(builder, files)?,
+        Security::Unverified => certificates(builder, files)?.tls_danger_accept_invalid_certs(true),
     };
     builder.build().map_err(|e| {
         let reason = super::failure::chain(&e);
-        tls(format!(
-            "{reason} (system roots come from ca-certificates, further ones from certs_dir/{})",
-            way.host
-        ))
+        format!("{reason} (are there system roots? Debian has them in ca-certificates)")
     })
 }
 

@@ -177,19 +177,6 @@ async fn a_realm_must_be_where_a_registry_may_send_us() {
         assert!(matches!(error, Error::RegistryUnavailable { .. }), "{realm}: {error}");
         discreet(&error);
     }
-    // With a registry that is reached by TLS, no token server is asked in the clear.
-    let host = host("q.io/app", None);
-    let challenge = auth::challenge("http://auth.q.io/token");
-    let failure = host.authorize(Some(challenge), tls::Security::Verified).await.unwrap_err();
-    assert!(failure.error.to_string().contains("not reached by https"), "{}", failure.error);
-}
-
-mod auth {
-    use crate::registry::auth::Challenge;
-
-    pub(super) fn challenge(realm: &str) -> Challenge {
-        Challenge::Bearer { realm: realm.to_owned(), service: None, scope: None }
-    }
 }
 
 #[tokio::test]

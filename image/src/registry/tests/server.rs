@@ -5,9 +5,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use rustls::ServerConfig;
+use tokio::io::{
+    AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
+};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 use oci_client::manifest::{IMAGE_CONFIG_MEDIA_TYPE, IMAGE_LAYER_GZIP_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE};
 use serde_json::{Value, json};
@@ -45,6 +49,21 @@ pub(crate) enum Reply {
 
 impl Server {
     pub(crate) async fn start(handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        Self::listen(None, handler).await
+    }
+
+    /// Starts a server that speaks TLS.
+    pub(crate) async fn start_tls(
+        config: ServerConfig,
+        handler: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        Self::listen(Some(TlsAcceptor::from(Arc::new(config))), handler).await
+    }
+
+    async fn listen(
+        tls: Option<TlsAcceptor>,
+        handler: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -53,8 +72,14 @@ impl Server {
         let task = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let (seen, handler) = (Arc::clone(&shared), Arc::clone(&handler));
-                tokio::spawn(async move { serve(stream, &seen, &*handler).await });
+                let (seen, handler, tls) = (Arc::clone(&shared), Arc::clone(&handler), tls.clone());
+                tokio::spawn(async move {
+                    let Some(tls) = tls else { return serve(stream, &seen, &*handler).await };
+                    // A handshake that fails is what some tests are about.
+                    if let Ok(stream) = tls.accept(stream).await {
+                        serve(stream, &seen, &*handler).await;
+                    }
+                });
             }
         });
         Self { address, seen, task }
@@ -117,9 +142,19 @@ fn head(status: u16, headers: &[(String, String)], length: usize) -> Vec<u8> {
     text.into_bytes()
 }
 
-async fn serve(stream: TcpStream, seen: &Mutex<Vec<Request>>, handler: &(dyn Fn(&Request) -> Reply + Sync)) {
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    seen: &Mutex<Vec<Request>>,
+    handler: &(dyn Fn(&Request) -> Reply + Sync),
+) {
     let mut stream = BufReader::new(stream);
-    while let Some(request) = read(&mut stream).await {
+    loop {
+        let request = match read(&mut stream).await {
+            Ok(Some(request)) => request,
+            Ok(None) => return,
+            // No HTTP, which a real server tells in HTTP.
+            Err(_) => return drop(stream.write_all(&head(400, &[], 0)).await),
+        };
         let reply = handler(&request);
         seen.lock().unwrap().push(request);
         // A client that hangs up is part of many a test.
@@ -136,7 +171,7 @@ async fn serve(stream: TcpStream, seen: &Mutex<Vec<Request>>, handler: &(dyn Fn(
             Reply::Silent(bytes) => {
                 stream.write_all(&bytes).await.ok();
                 // Until the client hangs up.
-                stream.read(&mut [0]).await.ok();
+                stream.read_to_end(&mut Vec::new()).await.ok();
                 return;
             }
         };
@@ -146,26 +181,26 @@ async fn serve(stream: TcpStream, seen: &Mutex<Vec<Request>>, handler: &(dyn Fn(
     }
 }
 
-async fn read(stream: &mut BufReader<TcpStream>) -> Option<Request> {
+async fn read(stream: &mut (impl AsyncBufRead + Unpin)) -> std::io::Result<Option<Request>> {
     let mut lines = Vec::new();
     loop {
         let mut line = String::new();
-        if stream.read_line(&mut line).await.ok()? == 0 {
-            return None;
+        if stream.read_line(&mut line).await? == 0 {
+            return Ok(None);
         }
         match line.trim_end() {
             "" => break,
             text => lines.push(text.to_owned()),
         }
     }
-    let mut first = lines.first()?.split(' ').map(str::to_owned);
-    let (method, path) = (first.next()?, first.next()?);
+    let mut first = lines[0].split(' ').map(str::to_owned);
+    let (method, path) = (first.next().unwrap_or_default(), first.next().unwrap_or_default());
     let split = |line: &String| line.split_once(": ").map(|(k, v)| (k.to_ascii_lowercase(), v.to_owned()));
     let headers: HashMap<_, _> = lines[1..].iter().filter_map(split).collect();
     let length = headers.get("content-length").map_or(0, |text| text.parse().unwrap());
     let mut body = vec![0; length];
-    stream.read_exact(&mut body).await.ok()?;
-    Some(Request { method, path, headers, body: String::from_utf8(body).unwrap() })
+    stream.read_exact(&mut body).await?;
+    Ok(Some(Request { method, path, headers, body: String::from_utf8_lossy(&body).into_owned() }))
 }
 
 /// What a registry that behaves holds.
