@@ -107,6 +107,11 @@ fn sets_limits_and_changes_them() {
     assert_eq!(scene.file(&cgroup, Controller::Memory, memory), "134217728");
     assert!(scene.file(&cgroup, Controller::Cpu, quota).starts_with("10000"));
 
+    // Without a word about swap, which stays forbidden.
+    cgroup.update(&Limits { memory_limit: Some(256 << 20), ..Limits::default() }).unwrap();
+    assert_eq!(scene.file(&cgroup, Controller::Memory, memory), "268435456");
+    cgroup.update(&doubled).unwrap();
+
     let half = Limits {
         cpu_quota: Some(5_000),
         memory_limit: Some(32 << 20),
