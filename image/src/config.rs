@@ -12,15 +12,19 @@ pub struct Config {
     /// directory of the same name with `.d` behind it are read after it, in order. It need not exist, and it is
     /// read again whenever it changes.
     pub registries_conf: PathBuf,
-    /// The directory whose `HOST[:PORT]` subdirectories hold the certificate authorities (`*.crt`) of single
-    /// registries.
+    /// The directory whose `HOST[:PORT]` subdirectories hold the certificates of single registries, as
+    /// containers-certs.d(5) says: authorities in `*.crt`, certificates for this client in `*.cert` with the key in
+    /// the `*.key` of the same name. A host that has some is spoken to in TLS, also on loopback.
     pub certs_dir: PathBuf,
-    /// A directory with one `HOST/hosts.toml` for each registry, as containerd reads it. Empty: none is read.
+    /// A directory with one `HOST/hosts.toml` for each registry, as containerd reads it. Not supported yet: it must
+    /// be left out.
     pub hosts_dir: Option<PathBuf>,
     /// The file with the credentials of the node, in the format of containers-auth.json(5). It is asked when a
-    /// request brings no credentials of its own.
+    /// request brings no credentials of its own, and for mirrors, which a request's credentials never go to.
+    /// Credential helpers are not supported yet.
     pub auth_file: Option<PathBuf>,
-    /// The signature policy, in the format of containers-policy.json(5). Empty: every image is accepted.
+    /// The signature policy, in the format of containers-policy.json(5). Without one every image is accepted. Not
+    /// supported yet: it must be left out.
     pub policy: Option<PathBuf>,
     /// How many images are pulled at the same time; further pulls wait for their turn.
     pub max_parallel_pulls: usize,

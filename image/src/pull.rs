@@ -92,8 +92,11 @@ impl Puller {
     /// Returns the progress of the pulls under way.
     pub(crate) fn pulls(&self) -> Vec<Progress> {
         let flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        let alive = flights.iter().filter(|(_, flight)| flight.outcome.upgrade().is_some());
-        alive.map(|(key, _)| self.board(&key.board()).borrow().clone()).collect()
+        let alive = flights.iter().filter_map(|(key, flight)| Some((key.board(), flight.outcome.upgrade()?)));
+        let alive: Vec<_> = alive.collect();
+        // If a last waiter goes now, the pull ends with what is held here, and that takes the lock.
+        drop(flights);
+        alive.iter().map(|(name, _)| self.board(name).borrow().clone()).collect()
     }
 
     /// Watches the pull of a reference.

@@ -227,4 +227,12 @@ mod tests {
         assert_eq!(read(&["Negotiate, Basic realm=\"x\""]), Some(Challenge::Basic));
         assert_eq!(read(&["\"\"\",,,=="]), None);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_challenge_panics(text in "[ -~]{0,60}") {
+            let value = HeaderValue::try_from(format!("Bearer {text}")).unwrap();
+            Challenge::read(&HeaderMap::from_iter([(WWW_AUTHENTICATE, value)]));
+        }
+    }
 }
