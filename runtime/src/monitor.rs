@@ -182,7 +182,8 @@ impl Monitor {
             self.resume_outputs();
         }
         for key in self.containers.keys() {
-            if self.containers.get(key).and_then(Container::deadline).is_some_and(|deadline| deadline <= now) {
+            if self.containers.get(key).and_then(Container::deadline).is_some_and(|deadline| deadline <= now)
+            {
                 self.container_deadline(key, now);
             }
         }

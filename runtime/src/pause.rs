@@ -80,13 +80,20 @@ fn become_pause(stage: &Stage) -> Result<std::convert::Infallible, Failure> {
     signal::ignore(libc::SIGCHLD).map_err(|error| Failure::io("ignore SIGCHLD", &error))?;
     drop_privileges().map_err(failed("give up privileges"))?;
     // Changing the user has cleared it.
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(failed("die with the monitor"))?;
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(failed("die with the monitor"))?;
     rustix::io::ioctl_fionbio(&stage.link, true).map_err(failed("look at the link"))?;
     if !matches!(link::receive::<FromStage>(&stage.link), Err(Errno::AGAIN)) {
         return Err(failed("go on without a monitor")(Errno::OWNERDEAD));
     }
-    nix::unistd::execveat(&stage.program, c"", &[c"/pause"], &[] as &[&std::ffi::CStr], AtFlags::AT_EMPTY_PATH)
-        .map_err(|errno| Failure::setup("execute pause", errno as i32))
+    nix::unistd::execveat(
+        &stage.program,
+        c"",
+        &[c"/pause"],
+        &[] as &[&std::ffi::CStr],
+        AtFlags::AT_EMPTY_PATH,
+    )
+    .map_err(|errno| Failure::setup("execute pause", errno as i32))
 }
 
 /// Leaves the host's tree, of which the new mount namespace has a copy, for an empty one.
@@ -132,4 +139,3 @@ fn drop_privileges() -> Result<(), Errno> {
 fn failed(what: impl Into<String>) -> impl FnOnce(Errno) -> Failure {
     move |errno| Failure::setup(what, errno.raw_os_error())
 }
-

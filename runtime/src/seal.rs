@@ -16,7 +16,8 @@ use crate::Error;
 pub(crate) fn program(path: &Path) -> Result<OwnedFd, Error> {
     let failed = |operation| move |source| Error::Program { operation, path: path.to_owned(), source };
     let mut source = File::open(path).map_err(failed("open"))?;
-    executable("corten-runtime", &mut source, Mode::RUSR | Mode::XUSR).map_err(failed("copy into sealed memory"))
+    executable("corten-runtime", &mut source, Mode::RUSR | Mode::XUSR)
+        .map_err(failed("copy into sealed memory"))
 }
 
 /// Makes a sealed, executable memfd of what `source` reads.
@@ -46,11 +47,11 @@ mod tests {
     fn the_copy_is_the_same_and_cannot_be_changed() {
         let path = std::env::current_exe().unwrap();
         let sealed = File::from(program(&path).unwrap());
-        let mut copy = vec![0; sealed.metadata().unwrap().len() as usize];
-        sealed.read_exact_at(&mut copy, 0).unwrap();
         let mut original = Vec::new();
         File::open(&path).unwrap().read_to_end(&mut original).unwrap();
-        assert!(copy == original);
+        let mut copy = vec![0; original.len() + 1];
+        assert_eq!(sealed.read_at(&mut copy, 0).unwrap(), original.len());
+        assert!(copy[..original.len()] == original);
         assert_eq!(sealed.write_at(b"x", 0).unwrap_err().raw_os_error(), Some(libc::EPERM));
         assert_eq!(sealed.set_len(1).unwrap_err().raw_os_error(), Some(libc::EPERM));
         assert_eq!(sealed.set_len(1 << 30).unwrap_err().raw_os_error(), Some(libc::EPERM));

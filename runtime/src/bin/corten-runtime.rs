@@ -14,7 +14,9 @@ fn main() -> ExitCode {
             }
         },
         _ => {
-            eprintln!("usage: corten-runtime monitor POD\n\nStarted by corten, with descriptors to talk to it.");
+            eprintln!(
+                "usage: corten-runtime monitor POD\n\nStarted by corten, with descriptors to talk to it."
+            );
             ExitCode::from(2)
         }
     }

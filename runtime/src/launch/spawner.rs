@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 
 use crate::Error;
-use crate::cgroup::{self, Cgroup, CgroupPath, Cgroups, Limits};
+use crate::cgroup::{self, CgroupPath, Cgroups, Handles};
 use crate::sys::clone;
 
 /// The cgroup of all monitors and pauses.
@@ -96,17 +96,9 @@ impl Spawner {
         drop(self.jobs);
         // It does not panic, and if it did it would be gone all the same.
         self.thread.join().ok();
-        let failed = |source| Error::Cgroup { operation: "remove", source };
-        let path = path().map_err(failed)?;
-        let cgroup = cgroups.open(&path);
-        if cgroup.populated().map_err(failed)? {
-            return Ok(());
-        }
-        cgroup.remove().map_err(failed)?;
-        match path.parent() {
-            Some(parent) => cgroups.remove_empty_parents(&parent).map_err(failed),
-            None => Ok(()),
-        }
+        path_below()
+            .and_then(|below| cgroups.remove_empty_parents(&below))
+            .map_err(|source| Error::Cgroup { operation: "remove", source })
     }
 }
 
@@ -121,8 +113,7 @@ impl Worker {
 
     /// Makes the cgroup if it is not there and moves this thread into its v1 parts.
     fn join(&mut self) -> Result<(), Error> {
-        let cgroup = make(&self.cgroups)?;
-        let handles = cgroup.handles().map_err(|source| Error::Cgroup { operation: "open", source })?;
+        let handles = make(&self.cgroups).map_err(|source| Error::Cgroup { operation: "make", source })?;
         for procs in &handles.v1_procs {
             let enter = || {
                 let tasks = std::fs::read_link(fd_path(procs))?.with_file_name("tasks");
@@ -160,18 +151,15 @@ impl Worker {
     }
 }
 
-fn path() -> Result<CgroupPath, crate::cgroup::Error> {
-    CGROUP.parse()
+/// Makes the cgroup if it is not there. Others may be in it: another daemon's monitors, or those of one before.
+fn make(cgroups: &Cgroups) -> Result<Handles, cgroup::Error> {
+    cgroups.make_parents(&path_below()?)?;
+    cgroups.open(&CGROUP.parse()?).handles()
 }
 
-fn make(cgroups: &Cgroups) -> Result<Cgroup, Error> {
-    let failed = |source| Error::Cgroup { operation: "make", source };
-    let path = path().map_err(failed)?;
-    match cgroups.create(&path, &Limits::default()) {
-        // Of this daemon's predecessor, whose monitors live on, or of another daemon.
-        Err(cgroup::Error::Exists { .. }) => Ok(cgroups.open(&path)),
-        made => made.map_err(failed),
-    }
+/// A name in it, whose parent it is: made and removed without a look at who else uses it.
+fn path_below() -> Result<CgroupPath, cgroup::Error> {
+    CgroupPath::parse(CGROUP)?.join("none")
 }
 
 fn fd_path(fd: &OwnedFd) -> PathBuf {

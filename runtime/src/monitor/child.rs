@@ -112,7 +112,9 @@ impl Monitor {
                 return;
             }
             Some(Role::Exec(exec)) => self.execs.get(exec).and_then(|exec| exec.link),
-            Some(Role::Init(container)) => self.containers.get(container).and_then(|container| container.link),
+            Some(Role::Init(container)) => {
+                self.containers.get(container).and_then(|container| container.link)
+            }
             Some(Role::Pause) => self.sandbox.link,
             Some(Role::Joiner(_) | Role::Stage) | None => None,
         };

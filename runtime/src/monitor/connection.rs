@@ -95,7 +95,12 @@ impl Monitor {
         self.answer_with(ticket, answer, None);
     }
 
-    pub(super) fn answer_with(&mut self, ticket: Ticket, answer: Result<Answer, Refusal>, fd: Option<OwnedFd>) {
+    pub(super) fn answer_with(
+        &mut self,
+        ticket: Ticket,
+        answer: Result<Answer, Refusal>,
+        fd: Option<OwnedFd>,
+    ) {
         self.say(ticket.connection, &Word::Answer { serial: ticket.serial, answer }, fd);
     }
 

@@ -269,7 +269,9 @@ impl Monitor {
                     .filter(|target| matches!(target.phase, Phase::Running))
                     .and_then(|target| target.init)
                     .and_then(|init| self.children.get(init))
-                    .ok_or_else(|| Refusal::Failed(Failure::setup(format!("container {id} does not run"), 0)))?;
+                    .ok_or_else(|| {
+                        Refusal::Failed(Failure::setup(format!("container {id} does not run"), 0))
+                    })?;
                 let copied = child.pidfd.try_clone();
                 copied.map(Some).map_err(|error| Refusal::Failed(Failure::io("copy a pidfd", &error)))
             }

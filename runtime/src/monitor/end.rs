@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Monitor;
+use super::child::Role;
 use super::clock::now_ns;
 use super::connection::Ticket;
 use super::container::Phase;
@@ -33,7 +34,8 @@ impl Monitor {
             self.warn(text);
         }
         let Some(container) = self.containers.get_mut(key) else { return };
-        let silent = |doing: &str| Failure::setup(format!("the container's init ended with code {code} {doing}"), 0);
+        let silent =
+            |doing: &str| Failure::setup(format!("the container's init ended with code {code} {doing}"), 0);
         match container.phase {
             Phase::Preparing { ticket } => {
                 let failure = container.failure.take().unwrap_or_else(|| silent("while it was created"));
@@ -46,7 +48,8 @@ impl Monitor {
                 }
             }
             Phase::Starting { ticket, .. } => {
-                let failure = container.failure.take().unwrap_or_else(|| silent("before its command was executed"));
+                let failure =
+                    container.failure.take().unwrap_or_else(|| silent("before its command was executed"));
                 self.begin_ending(key, NOT_STARTED);
                 self.answer(ticket, Err(Refusal::Failed(failure)));
             }
@@ -129,7 +132,10 @@ impl Monitor {
     pub(super) fn continue_end(&mut self) {
         let Some(waiting) = self.ending.clone() else { return };
         let is_alive = |phase: Phase| !matches!(phase, Phase::Exited(_));
-        if self.is_over || self.containers.iter().any(|(_, it)| is_alive(it.phase)) || !self.execs.is_empty() {
+        let containers_live = self.containers.iter().any(|(_, container)| is_alive(container.phase));
+        // Stages on their way out are in cgroups that are going to be removed.
+        let others_live = self.children.iter().any(|(_, child)| child.role != Role::Pause);
+        if self.is_over || containers_live || others_live || !self.execs.is_empty() {
             return;
         }
         if let Some(pause) = self.sandbox.child {

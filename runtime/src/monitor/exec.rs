@@ -25,7 +25,6 @@ const KILLING: Duration = Duration::from_secs(10);
 /// A process that was ordered.
 #[derive(Debug)]
 pub(super) struct Exec {
-    container: Key,
     ticket: Ticket,
     /// The process until it is reaped; before its command runs, the stage that prepares it.
     child: Option<Key>,
@@ -85,7 +84,6 @@ impl Monitor {
         };
         let timeout = order.timeout_ms.map(|time| Duration::from_millis(time.min(u64::from(u32::MAX))));
         self.execs.insert(Exec {
-            container,
             ticket,
             child: Some(child),
             pid: self.children.get(child).map_or(0, |child| child.pid),

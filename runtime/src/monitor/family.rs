@@ -87,7 +87,8 @@ impl Process {
     fn parse(stat: &[u8]) -> Option<Self> {
         let name = stat.iter().rposition(|byte| *byte == b')')?;
         let pid = std::str::from_utf8(stat.split(|byte| *byte == b' ').next()?).ok()?;
-        let fields: Vec<&str> = std::str::from_utf8(&stat[name + 1..]).ok()?.split_ascii_whitespace().collect();
+        let fields: Vec<&str> =
+            std::str::from_utf8(&stat[name + 1..]).ok()?.split_ascii_whitespace().collect();
         Some(Self {
             pid: pid.parse().ok()?,
             state: *fields.first()?.as_bytes().first()?,
@@ -103,7 +104,8 @@ impl Process {
 
     /// Kills this very process; false when it was not there any more.
     fn kill(&self) -> bool {
-        let pidfd = Pid::from_raw(self.pid).and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok());
+        let pidfd = Pid::from_raw(self.pid)
+            .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok());
         let Some(pidfd) = pidfd else { return false };
         // The number may have become another's before the pidfd was opened.
         let is_same = Self::read(self.pid).is_some_and(|now| now.started == self.started);
@@ -120,7 +122,11 @@ fn pids(cgroup: &Handles) -> io::Result<Vec<i32>> {
             // All v1 hierarchies have the same processes, and this descriptor is for writing.
             let path = std::fs::read_link(format!("/proc/self/fd/{}", procs.as_raw_fd()))?;
             let dir = path.parent().ok_or(io::ErrorKind::NotFound)?;
-            collect(open_dir(rustix::fs::CWD, dir.as_os_str().as_encoded_bytes())?.as_fd(), &mut pids, DEPTH)?;
+            collect(
+                open_dir(rustix::fs::CWD, dir.as_os_str().as_encoded_bytes())?.as_fd(),
+                &mut pids,
+                DEPTH,
+            )?;
         }
         (None, None) => {}
     }

@@ -73,11 +73,14 @@ impl Monitor {
             }
             FromStage::Failed { what, errno, kind } => {
                 let failure = Failure { what, errno, kind: kind.into() };
-                match owner {
-                    Owner::Container(key) => self.containers.get_mut(key).map(|it| it.failure = Some(failure)),
-                    Owner::Exec(key) => self.execs.get_mut(key).map(|it| it.failure = Some(failure)),
-                    Owner::Pause => Some(self.sandbox.failure = Some(failure)),
+                let place = match owner {
+                    Owner::Container(key) => self.containers.get_mut(key).map(|it| &mut it.failure),
+                    Owner::Exec(key) => self.execs.get_mut(key).map(|it| &mut it.failure),
+                    Owner::Pause => Some(&mut self.sandbox.failure),
                 };
+                if let Some(place) = place {
+                    *place = Some(failure);
+                }
             }
             FromStage::Process { pid } => {
                 if let Some(pidfd) = fd {

@@ -39,7 +39,6 @@ pub(super) enum Source {
 /// What it is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Interest {
-    Nothing,
     Readable,
     ReadableOrWritable,
 }
@@ -82,7 +81,8 @@ impl Poll {
     /// Waits until something happens or the time is over.
     pub(super) fn wait(&self, time: Option<Duration>) -> io::Result<Vec<Source>> {
         // Rounded up to what epoll counts in, so that a deadline has passed when this returns.
-        let milliseconds = time.map(|time| i64::try_from(time.as_micros().div_ceil(1000)).unwrap_or(i64::MAX));
+        let milliseconds =
+            time.map(|time| i64::try_from(time.as_micros().div_ceil(1000)).unwrap_or(i64::MAX));
         let timeout = milliseconds.map(|time| {
             // Shorter than the 2^31 ms that old kernels can count.
             let time = time.min(24 * 3600 * 1000);
@@ -132,7 +132,6 @@ impl Source {
 impl Interest {
     fn flags(self) -> EventFlags {
         match self {
-            Self::Nothing => EventFlags::empty(),
             Self::Readable => EventFlags::IN,
             Self::ReadableOrWritable => EventFlags::IN | EventFlags::OUT,
         }

@@ -19,7 +19,12 @@ pub(super) fn write(pod: &OwnedFd, id: &str, exit: &Exit) -> io::Result<()> {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(errno.into()),
     }
-    let dir = rustix::fs::openat(pod, DIRECTORY, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let dir = rustix::fs::openat(
+        pod,
+        DIRECTORY,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     let partial = format!(".{id}");
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(dir.as_fd(), &partial, flags, Mode::RUSR | Mode::WUSR)?;

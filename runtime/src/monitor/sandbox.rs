@@ -43,7 +43,8 @@ impl Monitor {
         let work = Work { fds: fds.collect(), with: stage, run: pause::stage };
         let child = self.clone_child(Role::Pause, &birthplace, work).map_err(failed)?;
         let pid = self.children.get(child).map_or(0, |child| child.pid);
-        self.sandbox = Sandbox { child: Some(child), pid, link: Some(link), failure: None, ticket: Some(ticket) };
+        self.sandbox =
+            Sandbox { child: Some(child), pid, link: Some(link), failure: None, ticket: Some(ticket) };
         Ok(())
     }
 

@@ -14,7 +14,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
 };
 use serde::{Deserialize, Serialize};
 
@@ -125,7 +126,9 @@ pub(crate) enum Answer {
 pub(crate) enum Refusal {
     NoContainer,
     ContainerExists,
-    WrongState { state: String },
+    WrongState {
+        state: String,
+    },
     Failed(Failure),
     /// The packet makes no sense to this monitor: it is of an older release.
     NotUnderstood,

@@ -14,14 +14,16 @@ pub(super) fn apply(sysctls: &[(String, String)]) -> Result<(), Failure> {
     }
     let root = open_root().map_err(|errno| Failure::setup("open /proc/sys", errno.raw_os_error()))?;
     for (key, value) in sysctls {
-        set(&root, key, value)
-            .map_err(|errno| Failure::setup(format!("set sysctl {key} to {value:?}"), errno.raw_os_error()))?;
+        set(&root, key, value).map_err(|errno| {
+            Failure::setup(format!("set sysctl {key} to {value:?}"), errno.raw_os_error())
+        })?;
     }
     Ok(())
 }
 
 fn open_root() -> Result<OwnedFd, Errno> {
-    let root = rustix::fs::open("/proc/sys", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let root =
+        rustix::fs::open("/proc/sys", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     match rustix::fs::fstatfs(&root)?.f_type {
         PROC_SUPER_MAGIC => Ok(root),
         _ => Err(Errno::NODEV),
@@ -29,7 +31,10 @@ fn open_root() -> Result<OwnedFd, Errno> {
 }
 
 fn set(root: &OwnedFd, key: &str, value: &str) -> Result<(), Errno> {
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    let resolve = ResolveFlags::BENEATH
+        | ResolveFlags::NO_SYMLINKS
+        | ResolveFlags::NO_MAGICLINKS
+        | ResolveFlags::NO_XDEV;
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
     let file = rustix::fs::openat2(root.as_fd(), path(key)?, flags, Mode::empty(), resolve)?;
     let written = rustix::io::write(file, value.as_bytes())?;

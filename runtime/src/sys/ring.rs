@@ -164,7 +164,7 @@ impl Producer {
     /// Writes the open record's header, now that its length is known.
     fn close(&mut self) {
         let Some(open) = self.open.take() else { return };
-        let bytes = (self.position - open.start) as usize - HEADER_BYTES;
+        let bytes = self.shared.distance(open.start, self.position) - HEADER_BYTES;
         self.header(open.start, (BYTES, open.slot), bytes);
         self.position = self.position.next_multiple_of(HEADER_BYTES as u64);
     }
@@ -207,8 +207,13 @@ impl Consumer {
 
 impl Shared {
     fn place(&self, position: u64) -> usize {
-        // The size is a power of two, so the lower bits of a 32-bit number would do as well.
-        (position % self.buffer.len() as u64) as usize
+        self.distance(0, position % self.buffer.len() as u64)
+    }
+
+    /// How many bytes of the ring lie between two positions.
+    fn distance(&self, from: u64, to: u64) -> usize {
+        // No more than its size.
+        usize::try_from(to - from).unwrap_or(self.buffer.len())
     }
 
     /// For the producer alone, outside of what is published.
@@ -304,7 +309,9 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         producer.append(3, &[b"before"]);
         producer.hand_over(3, file.try_clone().unwrap().into()).unwrap();
-        assert!(producer.hand_over(3, file.try_clone().unwrap().into()).is_ok());
+        for _ in 0..2 {
+            assert!(producer.hand_over(3, file.try_clone().unwrap().into()).is_ok());
+        }
         assert!(producer.hand_over(3, file.try_clone().unwrap().into()).is_err());
         assert!(!producer.finish(3));
         producer.publish();
@@ -319,7 +326,7 @@ mod tests {
         file.seek(SeekFrom::Start(0)).unwrap();
         file.read_to_string(&mut text).unwrap();
         assert_eq!(text, "through");
-        consumer.take(|record| drop(record));
+        while consumer.take(|_| {}) {}
         assert!(producer.finish(3));
         producer.publish();
         assert!(consumer.take(|record| assert!(matches!(record, Record::Close { slot: 3 }))));
@@ -343,16 +350,17 @@ mod tests {
             }
         });
         let mut next = [0_u8; 2];
-        let (mut sent, mut round) = (0, 0_usize);
+        let (mut sent, mut length, mut slot) = (0, 0_u8, 0_u16);
         while sent < 400_000 {
-            round += 1;
-            let slot = (round / 3) % 2;
-            let bytes: Vec<u8> = (0..=round % 97).map(|i| next[slot].wrapping_add(i as u8)).collect();
-            if producer.append(slot as u16, &[&bytes]) {
-                next[slot] = next[slot].wrapping_add(bytes.len() as u8);
+            length = (length + 1) % 97;
+            slot = (slot + u16::from(length % 3 == 0)) % 2;
+            let begin = &mut next[usize::from(slot)];
+            let bytes: Vec<u8> = (0..=length).map(|i| begin.wrapping_add(i)).collect();
+            if producer.append(slot, &[&bytes]) {
+                *begin = begin.wrapping_add(length).wrapping_add(1);
                 sent += bytes.len();
             }
-            if round % 2 == 0 {
+            if length % 2 == 0 {
                 producer.publish();
             }
         }

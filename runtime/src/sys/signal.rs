@@ -9,14 +9,15 @@ const SIGNALS: i32 = 64;
 
 /// Ignores a signal; programs that are executed from here on begin with it ignored.
 pub(crate) fn ignore(signal: i32) -> io::Result<()> {
-    set(signal, libc::SIG_IGN)
+    // SAFETY: this handler is no code of ours.
+    let before = unsafe { libc::signal(signal, libc::SIG_IGN) };
+    if before == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Gives every signal its default meaning and blocks none.
 pub(crate) fn reset() {
     for signal in 1..=SIGNALS {
-        // KILL, STOP and the two of the C library cannot be changed and need not be.
-        drop(set(signal, libc::SIG_DFL));
+        set_default(signal);
     }
     unblock();
 }
@@ -24,7 +25,7 @@ pub(crate) fn reset() {
 /// Gives the signals that a monitor ignores their default meaning and blocks none.
 pub(crate) fn restore(signals: &[i32]) {
     for signal in signals {
-        drop(set(*signal, libc::SIG_DFL));
+        set_default(*signal);
     }
     unblock();
 }
@@ -44,13 +45,24 @@ pub(crate) fn send(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-fn set(signal: i32, handler: libc::sighandler_t) -> io::Result<()> {
-    // SAFETY: neither of the two handlers is code of ours.
-    let before = unsafe { libc::signal(signal, handler) };
-    if before == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
+/// Past the C library, which keeps two signals for itself that whoever started the daemon may have ignored.
+fn set_default(signal: i32) {
+    // The kernel's structure is no longer than this on any machine, and zeros are SIG_DFL without flags.
+    let action = [0_u64; 4];
+    // SAFETY: `action` outlives the call, and the null pointer means that the old action is not wanted. It fails
+    // for KILL and STOP, which are as they should be.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            action.as_ptr(),
+            ptr::null_mut::<u64>(),
+            size_of::<u64>(),
+        );
+    }
 }
 
 fn unblock() {
     // An empty set is valid, so this cannot fail.
-    drop(nix::sys::signal::SigSet::empty().thread_set_mask());
+    nix::sys::signal::SigSet::empty().thread_set_mask().ok();
 }

@@ -155,7 +155,11 @@ fn what_a_full_disk_loses_is_told_when_it_is_no_longer_full() {
     let lines: Vec<_> = text.lines().collect();
     let lost = 3 * 4041 - 8192;
     assert_eq!(lines.len(), 5, "two lines, a torn one, the note, the last");
-    assert!(lines[3].contains(&format!("corten: {lost} bytes of this log could not be written")), "{}", lines[3]);
+    assert!(
+        lines[3].contains(&format!("corten: {lost} bytes of this log could not be written")),
+        "{}",
+        lines[3]
+    );
     assert!(lines[4].ends_with("stdout F more"));
     std::io::stdout().flush().unwrap();
 }

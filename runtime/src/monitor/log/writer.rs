@@ -40,12 +40,13 @@ pub(super) fn start(consumer: Consumer, notice: Arc<Notice>, slots: u16) -> io::
     let logs: Vec<Log> = (0..slots).map(|_| Log::default()).collect();
     let (event_loop, runs) = (std::thread::current(), Arc::new(AtomicBool::new(false)));
     let begun = runs.clone();
-    let thread = std::thread::Builder::new().name("log-writer".into()).stack_size(STACK_BYTES).spawn(move || {
-        // What is dropped at the end of a thread is never reached.
-        runs.store(true, Ordering::Release);
-        event_loop.unpark();
-        write_all(consumer, logs, &notice)
-    })?;
+    let thread =
+        std::thread::Builder::new().name("log-writer".into()).stack_size(STACK_BYTES).spawn(move || {
+            // What is dropped at the end of a thread is never reached.
+            runs.store(true, Ordering::Release);
+            event_loop.unpark();
+            write_all(consumer, logs, &notice)
+        })?;
     while !begun.load(Ordering::Acquire) {
         std::thread::park();
     }

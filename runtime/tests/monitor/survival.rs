@@ -1,0 +1,113 @@
+//! What lives on when the daemon dies, and what must not when a monitor does.
+
+use std::time::{Duration, Instant};
+
+use runtime::{ContainerState, Error, Event, ExecExit, recorded_exit};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::fixture::{Container, node, open, until, until_gone};
+
+#[tokio::test]
+async fn a_daemon_that_comes_later_finds_everything() {
+    let node = node();
+    let mut pod = node.pod().await;
+    let created = Container::new("true");
+    let created_id = created.id.clone();
+    pod.create(created).await.unwrap();
+    let running =
+        pod.run(Container::new("echo one; while test ! -e /go; do sleep 0.01; done; echo two; exit 5")).await;
+    let exited = Container::new("exit 3");
+    let exited_id = exited.id.clone();
+    let exit = pod.finish(exited).await;
+    let (pid, dir) = (pod.monitor.pid(), pod.dir());
+
+    // The daemon goes, with its connection; output and exits go on.
+    let next = open(node.dir.path());
+    let (monitor, mut events, report) = next.adopt(&dir).await.unwrap();
+    pod.monitor = monitor;
+    assert_eq!((report.pid, pod.monitor.pid()), (pid, pid));
+    assert_eq!(report.pause_pid, pod.monitor.pause_pid());
+    let states: Vec<_> = report.containers.iter().map(|it| (it.id.as_str(), it.state)).collect();
+    let expected = [
+        (created_id.as_str(), ContainerState::Created),
+        (running.as_str(), ContainerState::Running),
+        (exited_id.as_str(), ContainerState::Exited(exit)),
+    ];
+    assert_eq!(states, expected);
+    let (touched, _) = pod.exec(&running, "touch /go").await;
+    assert_eq!(touched.unwrap(), ExecExit::Exited(0));
+    let Some(Event::Exited { id, exit }) = events.recv().await else { panic!("no exit") };
+    assert_eq!((id.as_str(), exit.code), (running.as_str(), 5));
+    assert_eq!(pod.log(&running), ["stdout F one", "stdout F two"]);
+    pod.events = events;
+    pod.end().await;
+}
+
+#[tokio::test]
+async fn deadlines_hold_while_no_daemon_runs() {
+    let node = node();
+    let mut pod = node.pod().await;
+    let id = pod.run(Container::new("trap '' TERM; echo ready; while :; do sleep 1000 & wait; done")).await;
+    let other = pod.run(Container::new("exec sleep 1000")).await;
+    until(|| !pod.log(&id).is_empty()).await;
+    let output = std::fs::File::create("/dev/null").unwrap();
+    let order = pod.exec_order(&other, &["sleep", "1000"], output.into(), Some(Duration::from_millis(500)));
+    let monitor = pod.monitor.clone();
+    let exec = tokio::spawn(async move { monitor.exec(order).await });
+    let (monitor, stopped) = (pod.monitor.clone(), id.clone());
+    let stop =
+        tokio::spawn(async move { monitor.stop(&stopped, libc::SIGTERM, Duration::from_millis(500)).await });
+    until(|| pod.cgroup(&other).processes().unwrap().len() == 2).await;
+    // All that the daemon had goes.
+    exec.abort();
+    stop.abort();
+    assert!(exec.await.unwrap_err().is_cancelled() && stop.await.unwrap_err().is_cancelled());
+    let dir = pod.dir();
+    let (adopted, events, _) = open(node.dir.path()).adopt(&dir).await.unwrap();
+    (pod.monitor, pod.events) = (adopted, events);
+    let begin = Instant::now();
+    until(|| recorded_exit(&dir, &id).is_some()).await;
+    assert!(begin.elapsed() < Duration::from_secs(5));
+    assert_eq!(recorded_exit(&dir, &id).unwrap().code, 128 + libc::SIGKILL);
+    until(|| pod.cgroup(&other).processes().unwrap().len() == 1).await;
+    pod.end().await;
+}
+
+#[tokio::test]
+async fn a_monitor_s_death_ends_its_pod() {
+    let node = node();
+    let mut sandbox = node.sandbox();
+    sandbox.pid = runtime::NamespaceMode::Pod;
+    let mut pod = node.launch(sandbox).await.unwrap();
+    let own = pod.run(Container::new("exec sleep 1000")).await;
+    let shared = Container::new("exec sleep 1000").in_pid_namespace(runtime::PidNamespace::Pod);
+    let shared = pod.run(shared).await;
+    let prepared = Container::new("true");
+    let prepared_id = prepared.id.clone();
+    pod.create(prepared).await.unwrap();
+    let processes: Vec<i32> =
+        [own, shared, prepared_id].iter().flat_map(|id| pod.cgroup(id).processes().unwrap()).collect();
+    assert_eq!(processes.len(), 3);
+    let begin = Instant::now();
+    kill_process(Pid::from_raw(pod.monitor.pid()).unwrap(), Signal::KILL).unwrap();
+    assert_eq!(pod.events.recv().await, Some(Event::Lost));
+    for pid in processes.into_iter().chain([pod.monitor.pause_pid(), pod.monitor.pid()]) {
+        until_gone(pid).await;
+    }
+    // Milliseconds; a machine that is busy with other tests has its own.
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    assert!(matches!(pod.monitor.end().await, Ok(())));
+    assert!(matches!(pod.monitor.kill("x", 9).await, Err(Error::Lost { .. })));
+    assert!(matches!(node.runtime.adopt(&pod.dir()).await, Err(Error::Adopt { .. })));
+    pod.clean_up();
+}
+
+#[tokio::test]
+async fn a_monitor_whose_directory_is_gone_goes_too() {
+    let node = node();
+    let pod = node.pod().await;
+    let pid = pod.monitor.pid();
+    std::fs::remove_dir_all(pod.dir()).unwrap();
+    drop(pod);
+    until_gone(pid).await;
+}
