@@ -94,7 +94,9 @@ impl ConfigCommand {
             Self::Default => print!("{}", config::default_file()?),
             Self::Check { file } => {
                 Config::load(file.as_deref())?;
-                println!("{}: no mistakes", file.unwrap_or_else(|| config::DEFAULT_PATH.into()).display());
+                let path = file.unwrap_or_else(|| config::DEFAULT_PATH.into());
+                let found = if path.exists() { "no mistakes" } else { "not there: every option is at its default" };
+                println!("{}: {found}", path.display());
             }
         }
         Ok(())

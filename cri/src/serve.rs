@@ -77,6 +77,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     // First, so that a signal during the start is not lost and not fatal.
     let terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
+    tokio::spawn(explain(hangup));
     // The locks live as long as the process: whoever has them may touch what is in these directories.
     let _state = own_directory(&config.state, 0o711)?;
     let _root = own_directory(&config.root, 0o700)?;
@@ -153,6 +155,13 @@ async fn stop(mut terminate: Signal, mut interrupt: Signal) {
         _ = interrupt.recv() => info!("stopping on SIGINT"),
     }
     tell(State::Stopping);
+}
+
+/// Nothing is read again while the server runs, and a SIGHUP must not end it.
+async fn explain(mut hangup: Signal) {
+    while hangup.recv().await.is_some() {
+        warn!("SIGHUP changes nothing: a restart reads the configuration, and running pods do not notice it");
+    }
 }
 
 /// A service manager that cannot be told is no reason to fail.

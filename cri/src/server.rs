@@ -68,10 +68,15 @@ pub(crate) enum Error {
 /// A socket that clients can connect to; they wait until it is served.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    path: PathBuf,
-    /// Which file it is, so that only this one is removed.
-    inode: (u64, u64),
+    place: Place,
     socket: UnixListener,
+}
+
+/// The socket's file; dropping this removes it, if it is still the same.
+#[derive(Debug)]
+struct Place {
+    path: PathBuf,
+    inode: (u64, u64),
 }
 
 impl Listener {
@@ -85,12 +90,13 @@ impl Listener {
         let socket = bind_and_place(directory, path).map_err(failed("make socket"))?;
         let found = fs::symlink_metadata(path).map_err(failed("look at socket"))?;
         let socket = UnixListener::from_std(socket).map_err(failed("listen at"))?;
-        Ok(Self { path: path.to_owned(), inode: (found.dev(), found.ino()), socket })
+        Ok(Self { place: Place { path: path.to_owned(), inode: (found.dev(), found.ino()) }, socket })
     }
 
     /// Serves until `stop` resolves, then lets calls finish for a while, and removes the socket.
     pub(crate) async fn serve(self, routes: Routes, stop: impl Future<Output = ()>) -> Result<(), Error> {
-        let Self { path, inode, socket } = self;
+        let Self { place, socket } = self;
+        let path = place.path.clone();
         let (stopping, mut stopped) = watch::channel(false);
         let mut drain = stopped.clone();
         let server = Server::builder()
@@ -104,7 +110,7 @@ impl Listener {
         let stopper = async {
             stop.await;
             // Before the last connection: as long as the socket lives, nobody takes its place.
-            remove(&path, inode);
+            drop(place);
             stopping.send_replace(true);
             std::future::pending::<()>().await;
         };
@@ -201,10 +207,13 @@ fn short(directory: &std::os::fd::OwnedFd, name: &Path) -> PathBuf {
     Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name)
 }
 
-fn remove(path: &Path, inode: (u64, u64)) {
-    let ours = fs::symlink_metadata(path).is_ok_and(|found| (found.dev(), found.ino()) == inode);
-    if ours && let Err(error) = fs::remove_file(path) {
-        warn!("remove socket {}: {error}", path.display());
+impl Drop for Place {
+    fn drop(&mut self) {
+        let ours =
+            fs::symlink_metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == self.inode);
+        if ours && let Err(error) = fs::remove_file(&self.path) {
+            warn!("remove socket {}: {error}", self.path.display());
+        }
     }
 }
 

@@ -122,6 +122,10 @@ mod tests {
         if std::env::var_os("UPDATE").is_some() {
             std::fs::write(golden, &file).unwrap();
         }
-        assert_eq!(file, std::fs::read_to_string(golden).unwrap(), "run with UPDATE=1 to accept the change");
+        let committed = std::fs::read_to_string(golden).unwrap();
+        for (now, then) in file.lines().zip(committed.lines()) {
+            assert_eq!(now, then, "run with UPDATE=1 to accept the change");
+        }
+        assert_eq!(file.len(), committed.len(), "run with UPDATE=1 to accept the change");
     }
 }
