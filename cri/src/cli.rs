@@ -29,7 +29,13 @@ use self::output::Format;
 #[derive(Debug, Args)]
 pub(crate) struct Endpoint {
     /// The CRI socket to talk to
-    #[arg(short, long, value_name = "SOCKET", env = "CONTAINER_RUNTIME_ENDPOINT", default_value = "unix:///run/corten/corten.sock")]
+    #[arg(
+        short,
+        long,
+        value_name = "SOCKET",
+        env = "CONTAINER_RUNTIME_ENDPOINT",
+        default_value = "unix:///run/corten/corten.sock"
+    )]
     pub(crate) runtime_endpoint: String,
 }
 

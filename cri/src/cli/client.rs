@@ -39,7 +39,8 @@ impl Client {
         });
         // The address is never looked up: the connector knows where to go.
         let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector).await;
-        let channel = channel.with_context(|| format!("connect to {}: is the server running?", at.display()))?;
+        let channel =
+            channel.with_context(|| format!("connect to {}: is the server running?", at.display()))?;
         Ok(Self {
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
             images: ImageServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),

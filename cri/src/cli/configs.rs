@@ -11,7 +11,11 @@ use crate::wire::cri::{ContainerConfig, PodSandboxConfig};
 pub(crate) fn pod(path: &Path) -> anyhow::Result<PodSandboxConfig> {
     let config: PodSandboxConfig = message::from_file("PodSandboxConfig", path)?;
     let metadata = config.metadata.as_ref();
-    ensure!(metadata.is_some_and(|metadata| !metadata.name.is_empty()), "{}: metadata.name is missing", path.display());
+    ensure!(
+        metadata.is_some_and(|metadata| !metadata.name.is_empty()),
+        "{}: metadata.name is missing",
+        path.display()
+    );
     Ok(config)
 }
 
@@ -19,6 +23,10 @@ pub(crate) fn pod(path: &Path) -> anyhow::Result<PodSandboxConfig> {
 pub(crate) fn container(path: &Path) -> anyhow::Result<ContainerConfig> {
     let config: ContainerConfig = message::from_file("ContainerConfig", path)?;
     let metadata = config.metadata.as_ref();
-    ensure!(metadata.is_some_and(|metadata| !metadata.name.is_empty()), "{}: metadata.name is missing", path.display());
+    ensure!(
+        metadata.is_some_and(|metadata| !metadata.name.is_empty()),
+        "{}: metadata.name is missing",
+        path.display()
+    );
     Ok(config)
 }

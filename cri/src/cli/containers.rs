@@ -10,9 +10,9 @@ use super::output::{Format, age, print_line, print_table, print_value, short_id}
 use super::pods::label;
 use super::{ConfigFile, Ids, Output, configs, info, message};
 use crate::wire::cri::{
-    Container, ContainerFilter, ContainerState, ContainerStateValue, ContainerStatusRequest, CreateContainerRequest,
-    ListContainersRequest, ListContainersResponse, ListPodSandboxRequest, PodSandboxMetadata, RemoveContainerRequest,
-    StartContainerRequest, StopContainerRequest,
+    Container, ContainerFilter, ContainerState, ContainerStateValue, ContainerStatusRequest,
+    CreateContainerRequest, ListContainersRequest, ListContainersResponse, ListPodSandboxRequest,
+    PodSandboxMetadata, RemoveContainerRequest, StartContainerRequest, StopContainerRequest,
 };
 
 /// `create`
@@ -141,7 +141,9 @@ impl List {
         let request = ListContainersRequest { filter: Some(filter) };
         let mut response = answer(client.runtime.list_containers(request).await)?;
         let name = |container: &Container| container.metadata.clone().unwrap_or_default().name;
-        response.containers.retain(|container| self.name.as_ref().is_none_or(|wanted| name(container) == *wanted));
+        response
+            .containers
+            .retain(|container| self.name.as_ref().is_none_or(|wanted| name(container) == *wanted));
         response.containers.sort_by_key(|container| std::cmp::Reverse(container.created_at));
         self.print(client, &response).await
     }
@@ -159,7 +161,8 @@ impl List {
             let metadata = container.metadata.clone().unwrap_or_default();
             let pod = pods.get(&container.pod_sandbox_id).cloned().unwrap_or_default();
             let image = container.image.clone().unwrap_or_default();
-            let image = Some(image.user_specified_image).filter(|name| !name.is_empty()).unwrap_or(image.image);
+            let image =
+                Some(image.user_specified_image).filter(|name| !name.is_empty()).unwrap_or(image.image);
             [
                 id(&container.id),
                 image_name(&image),
@@ -173,14 +176,16 @@ impl List {
             ]
         };
         let rows: Vec<_> = response.containers.iter().map(row).collect();
-        let headings = ["CONTAINER", "IMAGE", "CREATED", "STATE", "NAME", "ATTEMPT", "POD ID", "POD", "NAMESPACE"];
+        let headings =
+            ["CONTAINER", "IMAGE", "CREATED", "STATE", "NAME", "ATTEMPT", "POD ID", "POD", "NAMESPACE"];
         print_table(headings, &rows)
     }
 }
 
 /// The name that the user gave, or the beginning of an id.
 fn image_name(image: &str) -> String {
-    let is_id = image.starts_with("sha256:") || (image.len() == 64 && image.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let is_id = image.starts_with("sha256:")
+        || (image.len() == 64 && image.bytes().all(|byte| byte.is_ascii_hexdigit()));
     if is_id { short_id(image) } else { image.to_owned() }
 }
 
@@ -205,7 +210,10 @@ impl Inspect {
             let response = answer(client.runtime.container_status(request).await)?;
             let status = response.status.context("the server sent no status")?;
             let status = message::to_json("ContainerStatus", &status)?;
-            print_value(&info::with_status(status, &response.info), self.output.output.unwrap_or(Format::Json))?;
+            print_value(
+                &info::with_status(status, &response.info),
+                self.output.output.unwrap_or(Format::Json),
+            )?;
         }
         Ok(())
     }
@@ -227,13 +235,16 @@ impl Remove {
         for id in self.ids.ids {
             if !self.force {
                 let request = ContainerStatusRequest { container_id: id.clone(), verbose: false };
-                let status = answer(client.runtime.container_status(request).await)?.status.unwrap_or_default();
+                let status =
+                    answer(client.runtime.container_status(request).await)?.status.unwrap_or_default();
                 ensure!(
                     status.state() != ContainerState::ContainerRunning,
                     "container {id} is running: stop it first, or give --force"
                 );
             }
-            answer(client.runtime.remove_container(RemoveContainerRequest { container_id: id.clone() }).await)?;
+            answer(
+                client.runtime.remove_container(RemoveContainerRequest { container_id: id.clone() }).await,
+            )?;
             print_line(&id)?;
         }
         Ok(())

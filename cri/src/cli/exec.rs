@@ -26,7 +26,8 @@ pub(crate) struct Exec {
 
 impl Exec {
     pub(crate) async fn execute(self, client: &mut Client) -> anyhow::Result<ExitCode> {
-        let request = ExecSyncRequest { container_id: self.container, cmd: self.command, timeout: self.timeout };
+        let request =
+            ExecSyncRequest { container_id: self.container, cmd: self.command, timeout: self.timeout };
         let output = answer(client.runtime.exec_sync(request).await)?;
         std::io::stdout().write_all(&output.stdout)?;
         std::io::stderr().write_all(&output.stderr)?;

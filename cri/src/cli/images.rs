@@ -7,7 +7,8 @@ use super::client::{Client, answer};
 use super::output::{Format, print_line, print_table, print_value, short_id, size};
 use super::{Ids, Output, info, message};
 use crate::wire::cri::{
-    Image, ImageFilter, ImageSpec, ImageStatusRequest, ListImagesRequest, ListImagesResponse, RemoveImageRequest,
+    Image, ImageFilter, ImageSpec, ImageStatusRequest, ListImagesRequest, ListImagesResponse,
+    RemoveImageRequest,
 };
 
 /// `images`
@@ -84,7 +85,9 @@ impl List {
         if image.repo_tags.is_empty() {
             return vec![row(repository, "<none>")];
         }
-        let split = |name: &String| name.rsplit_once(':').map_or_else(|| row(name, "<none>"), |(name, tag)| row(name, tag));
+        let split = |name: &String| {
+            name.rsplit_once(':').map_or_else(|| row(name, "<none>"), |(name, tag)| row(name, tag))
+        };
         image.repo_tags.iter().map(split).collect()
     }
 }
@@ -116,7 +119,10 @@ impl Inspect {
             let response = answer(client.images.image_status(request).await)?;
             let image = response.image.with_context(|| format!("no such image: {name}"))?;
             let status = message::to_json("Image", &image)?;
-            print_value(&info::with_status(status, &response.info), self.output.output.unwrap_or(Format::Json))?;
+            print_value(
+                &info::with_status(status, &response.info),
+                self.output.output.unwrap_or(Format::Json),
+            )?;
         }
         Ok(())
     }

@@ -62,7 +62,10 @@ impl Log {
         let fd = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
         let events = inotify::WatchFlags::MODIFY | inotify::WatchFlags::MOVE_SELF;
         inotify::add_watch(&fd, path, events)?;
-        #[allow(deprecated, reason = "its successor is unsafe to call; this descriptor is owned until it is deregistered")]
+        #[allow(
+            deprecated,
+            reason = "its successor is unsafe to call; this descriptor is owned until it is deregistered"
+        )]
         let watch = AsyncFd::new(fd)?;
         Ok(Self { file, watch, timestamps, rest: Vec::new() })
     }
@@ -128,7 +131,8 @@ fn drain(fd: &std::os::fd::OwnedFd) {
 /// Writes the text of a log line to the stream that it came from; a line that is not one as it is.
 fn show(line: &[u8], timestamps: bool) -> anyhow::Result<()> {
     let mut fields = line.splitn(4, |byte| *byte == b' ');
-    let (Some(time), Some(stream), Some(tags), Some(text)) = (fields.next(), fields.next(), fields.next(), fields.next())
+    let (Some(time), Some(stream), Some(tags), Some(text)) =
+        (fields.next(), fields.next(), fields.next(), fields.next())
     else {
         return Ok(std::io::stdout().write_all(line)?);
     };

@@ -5,7 +5,9 @@ use std::sync::LazyLock;
 
 use anyhow::{Context, anyhow};
 use prost::Message;
-use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions};
+use prost_reflect::{
+    DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions,
+};
 use serde_json::Value;
 
 static DESCRIPTORS: LazyLock<Result<DescriptorPool, String>> = LazyLock::new(|| {

@@ -83,8 +83,13 @@ mod tests {
 
     #[test]
     fn sizes_have_a_prefix() {
-        for (bytes, text) in [(0, "0B"), (999, "999B"), (1500, "1.50kB"), (123_456_789, "123MB"), (2_000_000_000_000, "2.00TB")]
-        {
+        for (bytes, text) in [
+            (0, "0B"),
+            (999, "999B"),
+            (1500, "1.50kB"),
+            (123_456_789, "123MB"),
+            (2_000_000_000_000, "2.00TB"),
+        ] {
             assert_eq!(size(bytes), text);
         }
     }

@@ -9,8 +9,9 @@ use super::client::{Client, answer};
 use super::output::{Format, age, print_line, print_table, print_value, short_id};
 use super::{ConfigFile, Ids, Output, configs, info, message};
 use crate::wire::cri::{
-    ListPodSandboxRequest, ListPodSandboxResponse, PodSandbox, PodSandboxFilter, PodSandboxState, PodSandboxStateValue,
-    PodSandboxStatusRequest, RemovePodSandboxRequest, RunPodSandboxRequest, StopPodSandboxRequest,
+    ListPodSandboxRequest, ListPodSandboxResponse, PodSandbox, PodSandboxFilter, PodSandboxState,
+    PodSandboxStateValue, PodSandboxStatusRequest, RemovePodSandboxRequest, RunPodSandboxRequest,
+    StopPodSandboxRequest,
 };
 
 /// `runp`
@@ -159,7 +160,10 @@ impl Inspect {
             let response = answer(client.runtime.pod_sandbox_status(request).await)?;
             let status = response.status.context("the server sent no status")?;
             let status = message::to_json("PodSandboxStatus", &status)?;
-            print_value(&info::with_status(status, &response.info), self.output.output.unwrap_or(Format::Json))?;
+            print_value(
+                &info::with_status(status, &response.info),
+                self.output.output.unwrap_or(Format::Json),
+            )?;
         }
         Ok(())
     }
@@ -168,7 +172,9 @@ impl Inspect {
 impl Stop {
     pub(crate) async fn execute(self, client: &mut Client) -> anyhow::Result<()> {
         for id in self.ids.ids {
-            answer(client.runtime.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: id.clone() }).await)?;
+            answer(
+                client.runtime.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: id.clone() }).await,
+            )?;
             print_line(&format!("Stopped sandbox {id}"))?;
         }
         Ok(())
@@ -181,8 +187,15 @@ impl Remove {
             if !self.force {
                 refuse_ready(client, &id).await?;
             }
-            answer(client.runtime.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: id.clone() }).await)?;
-            answer(client.runtime.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id: id.clone() }).await)?;
+            answer(
+                client.runtime.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: id.clone() }).await,
+            )?;
+            answer(
+                client
+                    .runtime
+                    .remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id: id.clone() })
+                    .await,
+            )?;
             print_line(&format!("Removed sandbox {id}"))?;
         }
         Ok(())

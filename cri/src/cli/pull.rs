@@ -18,7 +18,13 @@ pub(crate) struct Pull {
     #[arg(long, value_name = "USER[:PASSWORD]", env = "CORTEN_PULL_CREDS", hide_env_values = true)]
     creds: Option<String>,
     /// User and password for the registry, base64
-    #[arg(long, value_name = "BASE64", conflicts_with = "creds", env = "CORTEN_PULL_AUTH", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "BASE64",
+        conflicts_with = "creds",
+        env = "CORTEN_PULL_AUTH",
+        hide_env_values = true
+    )]
     auth: Option<String>,
     /// Show no progress
     #[arg(short, long)]
@@ -42,7 +48,11 @@ impl Pull {
             return Some(AuthConfig { auth: auth.clone(), ..Default::default() });
         }
         let (username, password) = self.creds.as_ref()?.split_once(':').unwrap_or((self.creds.as_ref()?, ""));
-        Some(AuthConfig { username: username.to_owned(), password: password.to_owned(), ..Default::default() })
+        Some(AuthConfig {
+            username: username.to_owned(),
+            password: password.to_owned(),
+            ..Default::default()
+        })
     }
 }
 

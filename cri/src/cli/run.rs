@@ -13,7 +13,8 @@ use super::pull::pull;
 use crate::wire::cri::{
     ContainerConfig, ContainerMetadata, CreateContainerRequest, ImageSpec, ImageStatusRequest, KeyValue,
     LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption, PodSandboxConfig,
-    PodSandboxMetadata, RemovePodSandboxRequest, RunPodSandboxRequest, StartContainerRequest, StopPodSandboxRequest,
+    PodSandboxMetadata, RemovePodSandboxRequest, RunPodSandboxRequest, StartContainerRequest,
+    StopPodSandboxRequest,
 };
 
 /// `run`
@@ -49,7 +50,8 @@ impl Run {
         let image = self.image_id(client).await?;
         let logs = LogDirectory::make()?;
         let config = self.pod_config(&logs);
-        let request = RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: self.runtime.clone() };
+        let request =
+            RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: self.runtime.clone() };
         let pod = answer(client.runtime.run_pod_sandbox(request).await)?.pod_sandbox_id;
         // However it ends, nothing is left.
         let result = tokio::select! {
@@ -76,9 +78,13 @@ impl Run {
             Network::Pod => NamespaceMode::Pod,
             Network::Node => NamespaceMode::Node,
         };
-        let namespaces =
-            NamespaceOption { network: network.into(), pid: NamespaceMode::Container.into(), ..Default::default() };
-        let security = LinuxSandboxSecurityContext { namespace_options: Some(namespaces), ..Default::default() };
+        let namespaces = NamespaceOption {
+            network: network.into(),
+            pid: NamespaceMode::Container.into(),
+            ..Default::default()
+        };
+        let security =
+            LinuxSandboxSecurityContext { namespace_options: Some(namespaces), ..Default::default() };
         PodSandboxConfig {
             metadata: Some(PodSandboxMetadata {
                 uid: name.clone(),

@@ -39,8 +39,10 @@ impl Stats {
         let before = self.read(client).await?;
         tokio::time::sleep(Duration::from_secs(self.seconds)).await;
         let after = self.read(client).await?;
-        let before: HashMap<String, &ContainerStats> = before.stats.iter().map(|stats| (id(stats), stats)).collect();
-        let rows: Vec<_> = after.stats.iter().map(|stats| self.row(stats, before.get(&id(stats)).copied())).collect();
+        let before: HashMap<String, &ContainerStats> =
+            before.stats.iter().map(|stats| (id(stats), stats)).collect();
+        let rows: Vec<_> =
+            after.stats.iter().map(|stats| self.row(stats, before.get(&id(stats)).copied())).collect();
         print_table(["CONTAINER", "NAME", "CPU %", "MEM", "DISK", "INODES"], &rows)
     }
 
@@ -58,9 +60,10 @@ impl Stats {
         let id = id(stats);
         let attributes = stats.attributes.clone().unwrap_or_default();
         let memory = stats.memory.as_ref().map_or(0, |memory| value(memory.working_set_bytes.as_ref()));
-        let (disk, inodes) = stats.writable_layer.as_ref().map_or((0, 0), |layer| {
-            (value(layer.used_bytes.as_ref()), value(layer.inodes_used.as_ref()))
-        });
+        let (disk, inodes) = stats
+            .writable_layer
+            .as_ref()
+            .map_or((0, 0), |layer| (value(layer.used_bytes.as_ref()), value(layer.inodes_used.as_ref())));
         [
             if self.no_trunc { id } else { short_id(&id) },
             attributes.metadata.unwrap_or_default().name,
