@@ -1,12 +1,13 @@
 //! The store of images: layers as directories, one record an image, and the leases that keep both in place.
 //!
 //! What is in memory mirrors the records on disk, so that looking something up never waits. A layer is unpacked
-//! straight into its directory, by a process of its own; it exists once the record of an image names it, which is
-//! written last, when all it speaks of is durable. Nothing here deletes on the way out: an image that is removed
-//! while a container runs from it is hidden, and goes when its last lease is gone and [`Store::collect`] is called.
+//! straight into its directory, by a process of its own; it exists once the record of an image names it. Nothing
+//! here deletes on the way out: an image that is removed while a container runs from it is hidden, and goes when
+//! its last lease is gone and [`Store::collect`] is called.
 
 mod change;
 mod disk;
+mod durable;
 mod implied;
 mod index;
 mod layer;
@@ -118,6 +119,9 @@ struct Shared {
     trash: Trash,
     unpacker: Unpacker,
     pinned: Pinned,
+    boot_id: Arc<str>,
+    /// Images whose files are not on disk yet.
+    unsynced: durable::Orders,
     next_name: AtomicU64,
     /// Guards the state in memory. Nothing waits and nothing is read or written while it is held.
     index: Arc<Mutex<Index>>,
@@ -129,7 +133,7 @@ impl Store {
     /// Opens the store under `data`: reads the records and clears away what no record names.
     pub(crate) async fn open(data: &Path, unpacker: Unpacker, pinned: &[String]) -> Result<Self, Error> {
         let (data, pinned) = (data.to_owned(), Pinned::new(pinned));
-        blocking(move || Shared::open(&data, unpacker, pinned)).await.map(|shared| Self(Arc::new(shared)))
+        blocking(move || Shared::open(&data, unpacker, pinned)).await.map(Self)
     }
 
     /// Returns the layer with this chain id, if it is here, and keeps it.
@@ -152,7 +156,7 @@ impl Store {
         LayerWriter::start(&self.0.unpacker, directory, expected, claim).await.map(Begun::Write)
     }
 
-    /// Makes an image durable, then visible.
+    /// Makes an image visible, and soon after durable.
     pub(crate) async fn commit(&self, image: NewImage) -> Result<Arc<Image>, Error> {
         let shared = Arc::clone(&self.0);
         blocking(move || shared.commit(&image)).await

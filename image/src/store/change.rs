@@ -9,29 +9,25 @@ use super::{Layer, NewImage, Shared, implied, lowers, now_ns};
 use crate::{Error, Image, ImageId};
 
 impl Shared {
-    /// Makes an image durable, then visible: its files are written and synchronised once, then the record takes
-    /// its place.
+    /// Makes an image visible. It becomes durable soon after.
     pub(super) fn commit(&self, new: &NewImage) -> Result<Arc<Image>, Error> {
         self.settle_implied(&new.layers)?;
-        let now = now_ns();
-        let entry = self.entry(new, now);
-        let committed = self.make_durable(new, &entry).and_then(|staged| {
-            let _changing = self.change();
-            // Another name may have come or gone meanwhile; then the record is not the one that was synchronised.
-            let record = entry.record();
-            let entry = self.entry(new, now);
-            if entry.record() == record {
-                staged.publish()?
-            } else {
-                self.disk.rewrite(&entry.record())?
+        let _changing = self.change();
+        let entry = self.entry(new);
+        let written = self
+            .disk
+            .write_blobs(&entry.image, [&new.manifest, &new.config])
+            .and_then(|()| self.disk.write_record(&entry.record()));
+        if let Err(e) = written {
+            if self.index().get(&entry.image.id).is_none() {
+                // The first error is the one to tell; the next start sweeps as well.
+                drop(self.disk.remove(&entry.image));
             }
-            Ok(self.publish(entry))
-        });
-        if committed.is_err() && self.index().get(&entry.image.id).is_none() {
-            // The first error is the one to tell; the next start sweeps as well.
-            drop(self.disk.remove(&entry.image));
+            return Err(e);
         }
-        committed
+        let image = self.publish(entry);
+        self.sync_soon(&image.id);
+        Ok(image)
     }
 
     /// Removes an image with all its names, or hides it while it is leased.
@@ -45,7 +41,7 @@ impl Shared {
         if index.get(&id).is_some_and(Entry::is_leased) {
             let hidden = index.hide(&id);
             drop(index);
-            hidden.map_or(Ok(()), |entry| self.disk.rewrite(&entry.record()))?;
+            hidden.map_or(Ok(()), |entry| self.disk.write_record(&entry.record()))?;
         } else {
             let removed = index.remove(&id);
             drop(index);
@@ -90,13 +86,6 @@ impl Shared {
         Ok(())
     }
 
-    fn make_durable(&self, new: &NewImage, entry: &Entry) -> Result<super::disk::Staged, Error> {
-        self.disk.write_blobs(&entry.image, [&new.manifest, &new.config])?;
-        let staged = self.disk.stage(&entry.record())?;
-        self.disk.sync()?;
-        Ok(staged)
-    }
-
     /// Shows an image whose record is in place, and takes its names from others.
     fn publish(&self, entry: Entry) -> Arc<Image> {
         let image = Arc::clone(&entry.image);
@@ -108,7 +97,7 @@ impl Shared {
         let stale = before.filter(|before| before.manifest_digest != image.manifest_digest);
         let cleared = losers
             .iter()
-            .try_for_each(|loser| self.disk.rewrite(&loser.record()))
+            .try_for_each(|loser| self.disk.write_record(&loser.record()))
             .and_then(|()| stale.map_or(Ok(()), |before| self.disk.remove_manifest(&before)));
         if let Err(e) = cleared {
             // The newest record has a name that two claim, and the next start sweeps.
@@ -121,7 +110,7 @@ impl Shared {
     }
 
     /// Returns the image as it will be: with the names that it has already.
-    fn entry(&self, new: &NewImage, now_ns: i64) -> Entry {
+    fn entry(&self, new: &NewImage) -> Entry {
         let id = ImageId::new(new.config_digest.clone());
         let (mut tags, mut digests) = {
             let index = self.index();
@@ -150,7 +139,9 @@ impl Shared {
             architecture: new.architecture.clone(),
             created: new.created.clone(),
         };
-        Entry::new(image, layers.clone(), now_ns)
+        let mut entry = Entry::new(image, layers.clone(), now_ns());
+        entry.boot_id = Some(Arc::clone(&self.boot_id));
+        entry
     }
 }
 

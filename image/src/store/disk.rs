@@ -1,8 +1,8 @@
 //! The store's files: `images/` with a record, a manifest and a configuration for each image, `layers/` with a
 //! directory for each layer.
 //!
-//! A record is the only thing that makes an image or a layer exist. It is written beside its place and renamed,
-//! after everything it speaks of is on disk; what no record names is garbage.
+//! A record is the only thing that makes an image or a layer exist. It is written beside its place and renamed; what
+//! no record names is garbage.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -35,6 +35,8 @@ pub(super) struct Disk {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
     version: u32,
+    /// The boot of the machine in which this was written, until everything that it speaks of is on disk.
+    pub(super) boot_id: Option<String>,
     /// The image was removed, but containers still use its layers.
     pub(super) removed: bool,
     /// When its names changed last: the newest record has a name that two claim.
@@ -45,7 +47,7 @@ pub(super) struct Record {
 
 impl Record {
     pub(super) fn new(image: Image, layers: Vec<LayerRecord>, named_at_ns: i64) -> Self {
-        Self { version: VERSION, removed: false, named_at_ns, image, layers }
+        Self { version: VERSION, boot_id: None, removed: false, named_at_ns, image, layers }
     }
 }
 
@@ -154,18 +156,15 @@ impl Disk {
         Ok(())
     }
 
-    /// Writes a record beside its place, not yet durable.
-    pub(super) fn stage(&self, record: &Record) -> Result<Staged, Error> {
+    /// Puts a record in the place of the one before. One that says that its image is on disk is so itself.
+    pub(super) fn write_record(&self, record: &Record) -> Result<(), Error> {
         let [name, ..] = files(&record.image);
         let bytes = serde_json::to_vec_pretty(record)
             .map_err(|e| Error::store("write", self.images.join(&name), io::Error::other(e)))?;
-        Staged::write(&self.images, &name, &bytes)
-    }
-
-    /// Replaces the record of an image whose other files are durable.
-    pub(super) fn rewrite(&self, record: &Record) -> Result<(), Error> {
-        let staged = self.stage(record)?;
-        staged.sync()?;
+        let staged = Staged::write(&self.images, &name, &bytes)?;
+        if record.boot_id.is_none() {
+            staged.sync()?;
+        }
         staged.publish()
     }
 
@@ -197,7 +196,7 @@ impl Disk {
 
 /// A file that is written but not in its place. Dropped before it is, it goes.
 #[derive(Debug)]
-pub(super) struct Staged {
+struct Staged {
     path: PathBuf,
     place: PathBuf,
 }
@@ -225,7 +224,7 @@ impl Staged {
     }
 
     /// Puts the file in its place.
-    pub(super) fn publish(&self) -> Result<(), Error> {
+    fn publish(&self) -> Result<(), Error> {
         fs::rename(&self.path, &self.place).map_err(|e| Error::store("rename", &self.path, e))
     }
 }

@@ -31,13 +31,22 @@ pub(super) struct Entry {
     pub(super) layers: Vec<Layer>,
     pub(super) removed: bool,
     pub(super) named_at_ns: i64,
+    /// This boot, until everything of the image is on disk.
+    pub(super) boot_id: Option<Arc<str>>,
     /// Held by every lease too.
     leases: Arc<()>,
 }
 
 impl Entry {
     pub(super) fn new(image: Image, layers: Vec<Layer>, named_at_ns: i64) -> Self {
-        Self { image: Arc::new(image), layers, removed: false, named_at_ns, leases: Arc::new(()) }
+        Self {
+            image: Arc::new(image),
+            layers,
+            removed: false,
+            named_at_ns,
+            boot_id: None,
+            leases: Arc::new(()),
+        }
     }
 
     pub(super) fn lease(&self) -> Arc<()> {
@@ -53,6 +62,7 @@ impl Entry {
         let layers = self.layers.iter().map(|layer| layer.record().clone()).collect();
         let mut record = Record::new((*self.image).clone(), layers, self.named_at_ns);
         record.removed = self.removed;
+        record.boot_id = self.boot_id.as_deref().map(str::to_owned);
         record
     }
 }
@@ -129,6 +139,13 @@ impl Index {
         let entry = entry.clone();
         self.names.retain(|_, owner| owner != id);
         Some(entry)
+    }
+
+    /// Notes that everything of an image is on disk.
+    pub(super) fn set_durable(&mut self, id: &ImageId) -> Option<Entry> {
+        let entry = self.images.get_mut(id)?;
+        entry.boot_id = None;
+        Some(entry.clone())
     }
 
     /// Finds a layer that lives.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
 use super::disk::{Disk, Record};
@@ -9,11 +10,12 @@ use super::index::{Entry, Index};
 use super::layer::{Directory, Layer};
 use super::pinned::Pinned;
 use super::trash::Trash;
-use super::{Shared, Unpacker};
+use super::{Shared, Unpacker, durable};
 use crate::Error;
 
 impl Shared {
-    pub(super) fn open(data: &Path, unpacker: Unpacker, pinned: Pinned) -> Result<Self, Error> {
+    pub(super) fn open(data: &Path, unpacker: Unpacker, pinned: Pinned) -> Result<Arc<Self>, Error> {
+        let boot_id = durable::boot_id()?;
         let disk = Disk::open(data)?;
         // Names are not used again while something of that name is still being deleted.
         let left_over = disk.trash_names()?;
@@ -24,9 +26,8 @@ impl Shared {
         records.sort_by_key(|record| record.named_at_ns);
         let mut index = Index::default();
         for mut record in records {
-            if let Some(missing) = record.layers.iter().find(|layer| !names.contains(&layer.name)) {
-                let (image, layer) = (&record.image.id, &missing.name);
-                tracing::warn!(%image, layer, "a layer is gone, so the image has to be pulled again");
+            if let Some(reason) = void(&record, &boot_id, &names) {
+                tracing::warn!(image = %record.image.id, reason, "an image has to be pulled again");
                 disk.remove(&record.image)?;
                 continue;
             }
@@ -37,16 +38,33 @@ impl Shared {
             drop(index.insert(entry));
         }
         discard_unnamed(&index, &disk, &trash, &names)?;
-        Ok(Self {
+        let unsynced: Vec<_> =
+            index.entries().filter(|e| e.boot_id.is_some()).map(|e| e.image.id.clone()).collect();
+        let (sender, orders) = channel();
+        let store = Arc::new(Self {
             disk,
             trash,
             unpacker,
             pinned,
+            boot_id,
+            unsynced: sender,
             next_name: AtomicU64::new(last.unwrap_or(0) + 1),
             index: Arc::new(Mutex::new(index)),
             changing: Mutex::new(()),
-        })
+        });
+        durable::start(&store, orders)?;
+        unsynced.iter().for_each(|image| store.sync_soon(image));
+        Ok(store)
     }
+}
+
+/// Tells why a record is worth nothing.
+fn void(record: &Record, boot_id: &str, layers: &[String]) -> Option<&'static str> {
+    if record.boot_id.as_ref().is_some_and(|boot| boot != boot_id) {
+        return Some("the machine went down before it was all on disk");
+    }
+    let missing = record.layers.iter().any(|layer| !layers.contains(&layer.name));
+    missing.then_some("a layer is gone")
 }
 
 fn load(index: &Index, disk: &Disk, trash: &Trash, record: Record) -> Entry {
@@ -58,6 +76,7 @@ fn load(index: &Index, disk: &Disk, trash: &Trash, record: Record) -> Entry {
     });
     let mut entry = Entry::new(record.image, layers.collect(), record.named_at_ns);
     entry.removed = record.removed;
+    entry.boot_id = record.boot_id.map(Into::into);
     entry
 }
 

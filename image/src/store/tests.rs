@@ -33,6 +33,7 @@ impl Fixture {
 
     /// Ends the daemon and starts it anew.
     async fn reopen(self) -> Self {
+        self.sync();
         let Self { data, store } = self;
         drop(store);
         let store = open(data.path()).await;
@@ -74,6 +75,13 @@ impl Fixture {
         let mut names = names(&self.data.path().join("layers"));
         assert!(names.remove(".trash") && names.remove("0"));
         names
+    }
+
+    /// Waits until all images so far are durable.
+    fn sync(&self) {
+        let (answer, done) = std::sync::mpsc::channel();
+        self.store.0.unsynced.send(super::durable::Order::Answer(answer)).unwrap();
+        done.recv().unwrap();
     }
 
     fn files(&self) -> BTreeSet<String> {

@@ -192,3 +192,36 @@ async fn the_store_is_closed_to_others() {
         assert_eq!(mode & 0o777, 0o700, "{path}");
     }
 }
+
+#[tokio::test]
+async fn an_image_survives_a_crash_of_the_machine_once_it_is_durable() {
+    let fixture = Fixture::new().await;
+    let durable = fixture.image("durable:1", &[base()]).await;
+    let fresh = fixture.image("fresh:1", &[base(), app("1")]).await;
+    let fixture = reboot(fixture, &fresh, "00000000-0000-0000-0000-000000000000").await;
+    assert_eq!(fixture.store.list(), [durable]);
+    assert_eq!(fixture.layer_names().len(), 1);
+    assert_eq!(fixture.files().len(), 3);
+}
+
+#[tokio::test]
+async fn an_image_that_is_not_durable_survives_the_daemon() {
+    let fixture = Fixture::new().await;
+    let fresh = fixture.image("fresh:1", &[base()]).await;
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let fixture = reboot(fixture, &fresh, boot.trim()).await;
+    assert_eq!(fixture.store.list(), [Arc::clone(&fresh)]);
+    fixture.sync();
+    let fixture = reboot(fixture, &fresh, "").await;
+    assert!(fixture.store.list().is_empty());
+}
+
+/// Opens the store again with the record of `image` as it stood before the image was durable, in this boot.
+async fn reboot(fixture: Fixture, image: &Image, boot: &str) -> Fixture {
+    fixture.sync();
+    let path = fixture.data.path().join(format!("images/{}.json", image.id.digest().hex()));
+    let durable = std::fs::read_to_string(&path).unwrap();
+    assert!(durable.contains("\"boot_id\": null"), "{durable}");
+    std::fs::write(&path, durable.replace("\"boot_id\": null", &format!("\"boot_id\": {boot:?}"))).unwrap();
+    fixture.reopen().await
+}
