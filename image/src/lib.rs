@@ -92,7 +92,10 @@ impl Images {
     /// Removes an image with all its names. One that is not there is fine. Layers that a [`Lease`] holds stay until
     /// it is dropped.
     pub async fn remove(&self, name: &str) -> Result<(), Error> {
-        self.store.remove(name).await
+        match self.find(name) {
+            Some(image) => self.store.remove(&image.id.to_string()).await,
+            None => self.store.remove(name).await,
+        }
     }
 
     /// Deletes what removed images left behind for leases that are gone by now.

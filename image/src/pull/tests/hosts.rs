@@ -87,6 +87,8 @@ async fn short_names_are_searched() {
     assert_eq!(node.images.find("app:1").unwrap().id, id);
     assert_eq!(node.images.find(&format!("{}/app:1", server.host())).unwrap().id, id);
     assert!(node.images.find("docker.io/library/app:1").is_none());
+    node.images.remove("app:1").await.unwrap();
+    assert!(node.images.list().is_empty());
 }
 
 #[tokio::test]
