@@ -44,8 +44,8 @@ pub(crate) struct Stage {
     pub(crate) pod: Option<OwnedFd>,
     /// The pidfd of the process whose PID namespace is joined after pivot_root(2).
     pub(crate) pid_namespace: Option<OwnedFd>,
-    /// `cgroup.procs` files of v1 hierarchies that the stage writes itself into first.
-    pub(crate) cgroup_procs: Vec<OwnedFd>,
+    /// `tasks` files of v1 hierarchies; the stage, a process of one thread, writes itself into them first.
+    pub(crate) v1_tasks: Vec<OwnedFd>,
 }
 
 /// Builds the container around the calling process, says `Ready`, waits for `Go` and executes the command.

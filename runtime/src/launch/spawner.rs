@@ -1,14 +1,11 @@
 //! The thread that monitors are cloned from.
 //!
 //! Monitors live in a cgroup of Corten's own. In the v2 hierarchy they are cloned into it. A v1 hierarchy
-//! knows no such thing, and a write to its `cgroup.procs` after a quiet while waits 10 ms for RCU; so this
-//! thread moves itself there once, and what it clones is born there.
+//! knows no such thing: this thread moves itself there once, and what it clones is born there.
 
 use std::ffi::CString;
-use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
@@ -114,14 +111,12 @@ impl Worker {
     /// Makes the cgroup if it is not there and moves this thread into its v1 parts.
     fn join(&mut self) -> Result<(), Error> {
         let handles = make(&self.cgroups).map_err(|source| Error::Cgroup { operation: "make", source })?;
-        for procs in &handles.v1_procs {
-            let enter = || {
-                let tasks = std::fs::read_link(fd_path(procs))?.with_file_name("tasks");
-                let file = OpenOptions::new().write(true).open(tasks)?;
-                // 0 is the thread that writes.
-                rustix::io::write(file, b"0").map_err(io::Error::from)
-            };
-            enter().map_err(|source| Error::Spawn { operation: "enter the monitors' cgroup", source })?;
+        for tasks in &handles.v1_tasks {
+            // 0 is the thread that writes.
+            rustix::io::write(tasks, b"0").map_err(|errno| Error::Spawn {
+                operation: "enter the monitors' cgroup",
+                source: errno.into(),
+            })?;
         }
         self.unified = handles.unified;
         Ok(())
@@ -160,8 +155,4 @@ fn make(cgroups: &Cgroups) -> Result<Handles, cgroup::Error> {
 /// A name in it, whose parent it is: made and removed without a look at who else uses it.
 fn path_below() -> Result<CgroupPath, cgroup::Error> {
     CgroupPath::parse(CGROUP)?.join("none")
-}
-
-fn fd_path(fd: &OwnedFd) -> PathBuf {
-    format!("/proc/self/fd/{}", fd.as_raw_fd()).into()
 }

@@ -24,8 +24,6 @@ pub(super) enum Role {
     Exec(Key),
     /// Is, or becomes, a container's init.
     Init(Key),
-    /// Writes a container's init into v1 cgroups.
-    Joiner(Key),
     /// Holds the pod's namespaces.
     Pause,
     /// Made the process that took over its role, and exits.
@@ -116,7 +114,7 @@ impl Monitor {
                 self.containers.get(container).and_then(|container| container.link)
             }
             Some(Role::Pause) => self.sandbox.link,
-            Some(Role::Joiner(_) | Role::Stage) | None => None,
+            Some(Role::Stage) | None => None,
         };
         if let Some(link) = link {
             self.read_link(link);
@@ -125,7 +123,6 @@ impl Monitor {
         match role {
             Role::Exec(exec) => self.exec_ended(exec, code),
             Role::Init(container) => self.init_ended(container, code),
-            Role::Joiner(container) => self.joiner_ended(container, code),
             Role::Pause => self.pause_ended(code),
             Role::Stage => {}
         }

@@ -17,7 +17,6 @@ use super::poll::Key;
 use super::wire::{Answer, CreateOrder, Descriptors, Refusal};
 use crate::cgroup::{self, Handles};
 use crate::native::{self, Stage, link};
-use crate::sys::clone;
 use crate::{Exit, Failure, PidNamespace, Stdin};
 
 /// What the monitor knows of a container.
@@ -34,8 +33,6 @@ pub(super) struct Container {
     pub(super) failure: Option<Failure>,
     pub(super) started_at_ns: i64,
     pub(super) cgroup: Handles,
-    /// Children that are still writing the init into v1 cgroups.
-    joiners: u32,
     /// What the OOM killer had taken before.
     oom_kills: u64,
     pub(super) log: Option<Slot>,
@@ -102,7 +99,6 @@ impl Container {
             failure: None,
             started_at_ns: 0,
             cgroup,
-            joiners: 0,
             oom_kills: oom_kills.unwrap_or(0),
             log: None,
             log_line_bytes: usize::try_from(order.log_line_bytes).unwrap_or(usize::MAX),
@@ -155,21 +151,16 @@ impl Monitor {
         let pod = self.pause_pidfd()?;
         let failed = |what: &'static str| move |error| Refusal::Failed(Failure::io(what, &error));
         let stdio = Stdio::new(&order).map_err(failed("make pipes"))?;
+        let v1_tasks: io::Result<_> = cgroup.v1_tasks.iter().map(OwnedFd::try_clone).collect();
+        let v1_tasks = v1_tasks.map_err(failed("copy a descriptor"))?;
         let key = self.containers.insert(Container::new(&order, cgroup, ticket));
         let begun = self.take_on(key, log, stdio.outputs, stdio.stdin).and_then(|()| {
             let (link, stage_end) = self.add_link(Owner::Container(key)).map_err(failed("make a link"))?;
             if let Some(container) = self.containers.get_mut(key) {
                 container.link = Some(link);
             }
-            let stage = Stage {
-                plan,
-                link: stage_end,
-                stdio: stdio.theirs,
-                pod: Some(pod),
-                pid_namespace,
-                // Written by joiners, beside the stage's work.
-                cgroup_procs: Vec::new(),
-            };
+            let stage =
+                Stage { plan, link: stage_end, stdio: stdio.theirs, pod: Some(pod), pid_namespace, v1_tasks };
             self.clone_init(key, order.pid_namespace == PidNamespace::Own, stage)
                 .map_err(failed("clone the container's init"))
         });
@@ -211,7 +202,6 @@ impl Monitor {
             container.pid = pid;
         }
         // It may have been born before its parent was moved.
-        self.join_v1(key);
     }
 
     /// The link is closed by the execution of the command, or with the process.
@@ -228,27 +218,10 @@ impl Monitor {
         }
     }
 
-    /// The init is in all its v1 cgroups, or cannot be.
-    pub(super) fn joiner_ended(&mut self, key: Key, code: i32) {
-        let Some(container) = self.containers.get_mut(key) else { return };
-        container.joiners = container.joiners.saturating_sub(1);
-        // The init itself may have ended before it could be moved.
-        if code != 0 && code != libc::ESRCH && container.failure.is_none() {
-            container.failure = Some(Failure::setup("enter the container's cgroups", code));
-            let init = container.init;
-            if let Err(error) = self.kill_child(init, libc::SIGKILL) {
-                self.warn(format!("kill an init that is not in its cgroups: {error}"));
-            }
-            return;
-        }
-        self.go(key);
-    }
-
-    /// Tells the stage to execute the command, once it is in its cgroups.
+    /// Tells the stage to execute the command.
     fn go(&mut self, key: Key) {
         let Some(container) = self.containers.get_mut(key) else { return };
         if let Phase::Starting { is_told, .. } = &mut container.phase
-            && container.joiners == 0
             && !*is_told
             && let Some(link) = container.link.and_then(|link| self.links.get(link))
         {
@@ -314,48 +287,13 @@ impl Monitor {
             container.init = Some(child);
             container.pid = pid;
         }
-        self.join_v1(key);
         Ok(())
     }
-
-    /// Has a child write the init into the v1 cgroups, where the first write waits for RCU.
-    fn join_v1(&mut self, key: Key) {
-        let Some(container) = self.containers.get(key) else { return };
-        if container.cgroup.v1_procs.is_empty() {
-            return;
-        }
-        let pid = container.pid.to_string();
-        let copies: io::Result<Vec<_>> = container.cgroup.v1_procs.iter().map(OwnedFd::try_clone).collect();
-        let cloned = copies.and_then(|procs| {
-            let fds = procs.iter().map(AsRawFd::as_raw_fd).collect();
-            let work = Work { fds, with: (procs, pid), run: join };
-            self.clone_child(Role::Joiner(key), &Birthplace::default(), work)
-        });
-        match (cloned, self.containers.get_mut(key)) {
-            (Ok(_), Some(container)) => container.joiners += 1,
-            (Err(error), Some(container)) => {
-                container.failure = Some(Failure::io("clone a child to enter cgroups", &error));
-                let init = container.init;
-                self.kill_child(init, libc::SIGKILL).ok();
-            }
-            (_, None) => {}
-        }
-    }
-}
-
-/// Writes a process into cgroups; the exit code is the error number.
-fn join((procs, pid): (Vec<OwnedFd>, String)) -> ! {
-    for file in procs {
-        if let Err(errno) = rustix::io::write(file, pid.as_bytes()) {
-            clone::exit(errno.raw_os_error());
-        }
-    }
-    clone::exit(0)
 }
 
 /// The descriptors that a stage needs.
 pub(super) fn stage_fds(stage: &Stage) -> Vec<RawFd> {
     let stdio = stage.stdio.iter().flatten();
     let others = [&stage.plan, &stage.link].into_iter().chain(&stage.pod).chain(&stage.pid_namespace);
-    stdio.chain(others).chain(&stage.cgroup_procs).map(AsRawFd::as_raw_fd).collect()
+    stdio.chain(others).chain(&stage.v1_tasks).map(AsRawFd::as_raw_fd).collect()
 }

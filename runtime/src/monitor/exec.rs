@@ -68,13 +68,13 @@ impl Monitor {
         let failed = |what: &'static str| move |error| Refusal::Failed(Failure::io(what, &error));
         let key = self.execs.next_key();
         let (link, stage_end) = self.add_link(Owner::Exec(key)).map_err(failed("make a link"))?;
-        let cgroup_procs = std::mem::take(&mut cgroup.v1_procs);
+        let v1_tasks = std::mem::take(&mut cgroup.v1_tasks);
         if cgroup.unified.is_none() {
             // The family is found by it.
-            let first = cgroup_procs.iter().take(1).map(OwnedFd::try_clone).collect::<io::Result<_>>();
-            cgroup.v1_procs = first.map_err(failed("copy a descriptor"))?;
+            let first = v1_tasks.iter().take(1).map(OwnedFd::try_clone).collect::<io::Result<_>>();
+            cgroup.v1_tasks = first.map_err(failed("copy a descriptor"))?;
         }
-        let stage = Stage { plan, link: stage_end, stdio, pod: None, pid_namespace: None, cgroup_procs };
+        let stage = Stage { plan, link: stage_end, stdio, pod: None, pid_namespace: None, v1_tasks };
         let child = match self.clone_exec(key, &cgroup, stage, target) {
             Ok(child) => child,
             Err(error) => {

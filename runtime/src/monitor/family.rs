@@ -116,11 +116,11 @@ impl Process {
 /// The processes in a cgroup and below it.
 fn pids(cgroup: &Handles) -> io::Result<Vec<i32>> {
     let mut pids = Vec::new();
-    match (&cgroup.unified, cgroup.v1_procs.first()) {
+    match (&cgroup.unified, cgroup.v1_tasks.first()) {
         (Some(dir), _) => collect(dir.as_fd(), &mut pids, DEPTH)?,
-        (None, Some(procs)) => {
+        (None, Some(tasks)) => {
             // All v1 hierarchies have the same processes, and this descriptor is for writing.
-            let path = std::fs::read_link(format!("/proc/self/fd/{}", procs.as_raw_fd()))?;
+            let path = std::fs::read_link(format!("/proc/self/fd/{}", tasks.as_raw_fd()))?;
             let dir = path.parent().ok_or(io::ErrorKind::NotFound)?;
             collect(
                 open_dir(rustix::fs::CWD, dir.as_os_str().as_encoded_bytes())?.as_fd(),

@@ -90,7 +90,7 @@ pub(crate) struct ExecOrder {
 pub(crate) struct CgroupParts {
     pub(crate) unified: bool,
     pub(crate) oom: bool,
-    pub(crate) v1_procs: u8,
+    pub(crate) v1_tasks: u8,
 }
 
 /// What the monitor says.
@@ -155,8 +155,8 @@ impl Descriptors {
     pub(crate) fn take_cgroup(&mut self, parts: &CgroupParts) -> Result<crate::cgroup::Handles, Refusal> {
         let unified = self.take_if(parts.unified)?;
         let oom = self.take_if(parts.oom)?;
-        let v1_procs = (0..parts.v1_procs).map(|_| self.take()).collect::<Result<_, _>>()?;
-        Ok(crate::cgroup::Handles { unified, v1_procs, oom })
+        let v1_tasks = (0..parts.v1_tasks).map(|_| self.take()).collect::<Result<_, _>>()?;
+        Ok(crate::cgroup::Handles { unified, v1_tasks, oom })
     }
 }
 
@@ -165,12 +165,12 @@ impl Descriptors {
 impl CgroupParts {
     /// Describes `handles` and appends its descriptors.
     pub(crate) fn describe<'a>(handles: &'a crate::cgroup::Handles, fds: &mut Vec<BorrowedFd<'a>>) -> Self {
-        fds.extend(handles.unified.iter().chain(&handles.oom).chain(&handles.v1_procs).map(AsFd::as_fd));
+        fds.extend(handles.unified.iter().chain(&handles.oom).chain(&handles.v1_tasks).map(AsFd::as_fd));
         Self {
             unified: handles.unified.is_some(),
             oom: handles.oom.is_some(),
             // More hierarchies than controllers do not exist; sending fails on too many descriptors.
-            v1_procs: u8::try_from(handles.v1_procs.len()).unwrap_or(u8::MAX),
+            v1_tasks: u8::try_from(handles.v1_tasks.len()).unwrap_or(u8::MAX),
         }
     }
 }

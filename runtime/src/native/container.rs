@@ -25,7 +25,7 @@ use crate::sys::{self, keyring};
 /// Builds the container, waits for the word and executes the command.
 pub(super) fn run(stage: &Stage) -> Result<Infallible, Failure> {
     let plan: Container = entrance::plan(&stage.plan)?;
-    settings::enter_cgroups(&stage.cgroup_procs)?;
+    settings::enter_cgroups(&stage.v1_tasks)?;
     settings::set_oom_score(plan.process.oom_score_adj)?;
     let cgroups = Layout::of_host();
     enter_namespaces(&plan, stage)?;

@@ -66,7 +66,7 @@ pub(super) fn plan<T: DeserializeOwned>(memfd: &OwnedFd) -> Result<T, Failure> {
 fn above_stdio(stage: &mut Stage) -> Result<(), Failure> {
     let low = |fd: &OwnedFd| fd.as_raw_fd() < 3;
     let owned = [&mut stage.plan, &mut stage.link].into_iter();
-    let owned = owned.chain(stage.stdio.iter_mut().flatten()).chain(stage.cgroup_procs.iter_mut());
+    let owned = owned.chain(stage.stdio.iter_mut().flatten()).chain(stage.v1_tasks.iter_mut());
     for fd in owned.chain(stage.pod.iter_mut()).chain(stage.pid_namespace.iter_mut()).filter(|fd| low(fd)) {
         *fd = rustix::io::fcntl_dupfd_cloexec(&*fd, 3).during(|| "duplicate a descriptor".into())?;
     }
@@ -75,6 +75,6 @@ fn above_stdio(stage: &mut Stage) -> Result<(), Failure> {
 
 fn descriptors(stage: &Stage) -> impl Iterator<Item = rustix::fd::BorrowedFd<'_>> {
     let owned = [&stage.plan, &stage.link].into_iter().chain(stage.stdio.iter().flatten());
-    let owned = owned.chain(&stage.cgroup_procs).chain(&stage.pod).chain(&stage.pid_namespace);
+    let owned = owned.chain(&stage.v1_tasks).chain(&stage.pod).chain(&stage.pid_namespace);
     owned.map(AsFd::as_fd)
 }

@@ -17,7 +17,7 @@ use crate::sys::keyring;
 /// Enters the namespaces of the process behind the pidfd in one step and executes the command there.
 pub(super) fn run(stage: &Stage, target: &OwnedFd) -> Result<Infallible, Failure> {
     let plan: Exec = entrance::plan(&stage.plan)?;
-    settings::enter_cgroups(&stage.cgroup_procs)?;
+    settings::enter_cgroups(&stage.v1_tasks)?;
     settings::set_oom_score(plan.process.oom_score_adj)?;
     let given = stage.stdio.iter().filter(|fd| fd.is_some()).count();
     let own_terminal = plan.process.terminal.filter(|_| given == 0);

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod container;
+mod cost;
 mod exec;
 mod fixture;
 mod log;

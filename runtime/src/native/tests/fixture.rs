@@ -140,7 +140,7 @@ impl Pod {
             stdio,
             pod: Some(self.pause.try_clone().unwrap()),
             pid_namespace,
-            cgroup_procs: Vec::new(),
+            v1_tasks: Vec::new(),
         };
         match clone::fork(libc::CLONE_NEWNS | own, cgroup.map(AsFd::as_fd)).unwrap() {
             Cloned::Child => native::container(stage),
@@ -189,7 +189,7 @@ impl Pod {
             stdio,
             pod: None,
             pid_namespace: None,
-            cgroup_procs: Vec::new(),
+            v1_tasks: Vec::new(),
         };
         let target = container.pidfd.try_clone().unwrap();
         match clone::fork(0, None).unwrap() {
