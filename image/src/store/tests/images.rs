@@ -77,6 +77,7 @@ async fn everything_is_there_after_a_restart() {
     let image = fixture.image("a:1", &[base(), app("1")]).await;
     let untagged = fixture.image(&format!("b@{}", Digest::sha256(b"x")), &[app("2")]).await;
     assert!(untagged.repo_tags.is_empty());
+    fixture.sync();
     let usage = fixture.store.usage().await.unwrap();
     let fixture = fixture.reopen().await;
     assert_eq!(fixture.store.find("a:1"), Some(image.clone()));
@@ -165,6 +166,7 @@ async fn leftovers_and_broken_records_do_not_stop_the_start() {
     let good = fixture.image("good:1", &[base()]).await;
     let broken = fixture.image("broken:1", &[app("1")]).await;
     let gone = fixture.image("gone:1", &[app("2")]).await;
+    fixture.sync();
     let data = fixture.data.path();
     let record = |image: &Image| data.join(format!("images/{}.json", image.id.digest().hex()));
     std::fs::write(record(&broken), "{").unwrap();
