@@ -1,3 +1,5 @@
+//! The server on a socket of its own, with a service that answers or hangs.
+
 use std::os::unix::net::UnixListener as StdListener;
 
 use hyper_util::rt::TokioIo;

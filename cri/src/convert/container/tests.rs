@@ -1,3 +1,5 @@
+//! What CreateContainer and its relatives accept and refuse, and what a status shows.
+
 use std::path::Path;
 use std::sync::Arc;
 

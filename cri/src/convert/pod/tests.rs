@@ -1,3 +1,5 @@
+//! What RunPodSandbox and the filters accept and refuse, and what a status shows.
+
 use std::path::Path;
 use std::sync::Arc;
 
