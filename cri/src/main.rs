@@ -95,7 +95,8 @@ impl ConfigCommand {
             Self::Check { file } => {
                 Config::load(file.as_deref())?;
                 let path = file.unwrap_or_else(|| config::DEFAULT_PATH.into());
-                let found = if path.exists() { "no mistakes" } else { "not there: every option is at its default" };
+                let found =
+                    if path.exists() { "no mistakes" } else { "not there: every option is at its default" };
                 println!("{}: {found}", path.display());
             }
         }
