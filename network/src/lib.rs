@@ -32,7 +32,7 @@ pub struct Config {
     pub conf_dir: PathBuf,
     /// Directories of CNI plugins, searched in order.
     pub bin_dirs: Vec<PathBuf>,
-    /// Directory of the pods' network namespaces; made a shared mount.
+    /// Directory of the pods' network namespaces, see [`netns`]; made a shared mount.
     pub netns_dir: PathBuf,
     /// Directory of CNI results, as libcni keeps them.
     pub cache_dir: PathBuf,
@@ -48,7 +48,6 @@ pub struct Network {
 
 #[derive(Debug)]
 struct Shared {
-    netns_dir: PathBuf,
     chain: Arc<Chain>,
     watched: Watched,
 }
@@ -74,13 +73,7 @@ impl Network {
     pub fn open(config: Config) -> Result<Self, Error> {
         let chain = Arc::new(Chain::new(&config));
         let watched = Watched::open(&config.conf_dir, &chain)?;
-        Ok(Self { shared: Arc::new(Shared { netns_dir: config.netns_dir, chain, watched }) })
-    }
-
-    /// Makes a network namespace, with its loopback interface up, and returns where it is pinned.
-    pub async fn create_namespace(&self) -> Result<PathBuf, Error> {
-        let dir = self.shared.netns_dir.clone();
-        blocking(move || netns::create(&dir)).await
+        Ok(Self { shared: Arc::new(Shared { chain, watched }) })
     }
 
     /// Whether pods can have a network now; answered at once, from what the directory and the plugins last said.

@@ -28,30 +28,39 @@ const UUID: &str = "/proc/sys/kernel/random/uuid";
 
 /// Makes a network namespace, its loopback interface up, and returns where in `dir` it is pinned.
 pub fn create(dir: &Path) -> Result<PathBuf, Error> {
-    prepare(dir).map_err(at("share the directory of", dir))?;
+    let path = place(dir)?;
+    create_at(&path)?;
+    Ok(path)
+}
+
+/// A place in `dir` that no namespace has, for those who write it down before anything is there to be lost.
+pub fn place(dir: &Path) -> Result<PathBuf, Error> {
     let uuid = fs::read_to_string(UUID).map_err(at("name", dir))?;
-    let path = dir.join(format!("cni-{}", uuid.trim()));
+    Ok(dir.join(format!("cni-{}", uuid.trim())))
+}
+
+/// Makes a network namespace, its loopback interface up, and pins it at `path`. Nothing is left on failure.
+pub fn create_at(path: &Path) -> Result<(), Error> {
+    let dir = path.parent().unwrap_or_else(|| Path::new("/"));
+    prepare(dir).map_err(at("share the directory of", dir))?;
     OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o444)
-        .open(&path)
-        .map_err(at("make the file of", &path))?;
+        .open(path)
+        .map_err(at("make the file of", path))?;
     let made = thread::scope(|scope| {
         let builder = thread::Builder::new().name("netns".into());
-        let child = builder.spawn_scoped(scope, || pin(&path)).map_err(at("start a thread for", &path))?;
+        let child = builder.spawn_scoped(scope, || pin(path)).map_err(at("start a thread for", path))?;
         join(child)
     });
-    match made {
-        Ok(()) => Ok(path),
-        Err(error) => {
-            // The first failure is the one to tell; a pin that stays is harmless, and deleted like any other.
-            if let Err(error) = delete(&path) {
-                tracing::warn!(%error, path = %path.display(), "half-made network namespace stays");
-            }
-            Err(error)
-        }
+    if made.is_err()
+        // The first failure is the one to tell; a pin that stays is harmless, and deleted like any other.
+        && let Err(error) = delete(path)
+    {
+        tracing::warn!(%error, path = %path.display(), "half-made network namespace stays");
     }
+    made
 }
 
 /// Opens a pinned network namespace.
