@@ -166,6 +166,7 @@ impl Node {
                     record.phase = ContainerPhase::Exited(ending);
                 }
             })?;
+            ended.readings.close();
             // The kubelet removes the pod's cgroup once its containers have ended.
             node.remove_cgroup(&ended)
         });
@@ -175,8 +176,10 @@ impl Node {
     }
 
     pub(crate) fn remove_cgroup(&self, container: &Container) -> Result<()> {
-        let cgroup = self.runtime.cgroups().open(&parse_cgroup(&container.cgroup())?);
-        cgroup.remove().map_err(|source| Error::Cgroup {
+        let path = parse_cgroup(&container.cgroup())?;
+        let cgroups = self.runtime.cgroups();
+        let removed = cgroups.open(&path).remove().and_then(|()| cgroups.remove_empty_parents(&path));
+        removed.map_err(|source| Error::Cgroup {
             operation: "remove",
             id: container.id.clone(),
             source: Arc::new(source),

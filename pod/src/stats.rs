@@ -6,7 +6,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use runtime::cgroup;
@@ -32,6 +32,8 @@ struct Last {
     cpu: Option<(Instant, u64)>,
     disk: Option<(Instant, DiskUsage)>,
     walking: bool,
+    /// The cgroup's files, open while the container runs.
+    meter: Option<cgroup::Meter>,
 }
 
 impl Node {
@@ -78,8 +80,12 @@ impl Node {
     }
 
     fn read_cgroup(&self, container: &Container) -> Result<cgroup::Stats> {
-        let cgroup = self.runtime.cgroups().open(&parse_cgroup(&container.cgroup())?);
-        cgroup.stats().map_err(|source| Error::Cgroup {
+        let mut last = container.readings.lock();
+        let meter = match &mut last.meter {
+            Some(meter) => meter,
+            none => none.insert(self.runtime.cgroups().open(&parse_cgroup(&container.cgroup())?).meter()),
+        };
+        meter.read().map_err(|source| Error::Cgroup {
             operation: "read",
             id: container.id.clone(),
             source: Arc::new(source),
@@ -89,7 +95,7 @@ impl Node {
     /// The last measured figure; measured now when there is none, and anew behind the scenes when it is old.
     fn writable_layer(self: &Arc<Self>, container: &Arc<Container>) -> Option<DiskUsage> {
         let upper = self.container_dir(&container.id).join("upper");
-        let mut last = container.readings.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = container.readings.lock();
         let Some((measured, usage)) = last.disk.clone() else {
             let usage = measure(&upper, &self.mountpoint)?;
             last.disk = Some((Instant::now(), usage.clone()));
@@ -100,7 +106,7 @@ impl Node {
             let (container, mountpoint) = (container.clone(), self.mountpoint.clone());
             tokio::task::spawn_blocking(move || {
                 let usage = measure(&upper, &mountpoint);
-                let mut last = container.readings.last.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut last = container.readings.lock();
                 last.walking = false;
                 last.disk = usage.map(|usage| (Instant::now(), usage));
             });
@@ -110,9 +116,18 @@ impl Node {
 }
 
 impl Readings {
+    fn lock(&self) -> MutexGuard<'_, Last> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes what was open for a container that has ended.
+    pub(crate) fn close(&self) {
+        self.lock().meter = None;
+    }
+
     /// Billionths of a processor used since the last reading.
     fn rate(&self, used_ns: u64) -> Option<u64> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.lock();
         let now = Instant::now();
         let (before, used_before) = last.cpu.replace((now, used_ns))?;
         let elapsed = u64::try_from(now.duration_since(before).as_nanos()).ok()?;

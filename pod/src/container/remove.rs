@@ -46,7 +46,18 @@ impl Node {
         self.table.remove_container(container);
         let key = (container.pod.id.clone(), container.config.metadata.clone());
         self.creating_containers.discard(&key);
+        self.collect_layers();
         Ok(())
+    }
+
+    /// An image may have been removed while containers used its layers. Nobody waits for their deletion.
+    fn collect_layers(self: &Arc<Self>) {
+        let node = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = node.images.collect().await {
+                tracing::warn!(error = crate::error::chain(&error), "delete unused layers");
+            }
+        });
     }
 
     async fn end_container(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
