@@ -3,7 +3,7 @@
 use std::fs::DirBuilder;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use network::netns;
@@ -89,21 +89,23 @@ impl Node {
     async fn prepare(self: &Arc<Self>, pod: &Arc<Sandbox>) -> Result<Option<OwnedFd>> {
         let (node, pod) = (self.clone(), pod.clone());
         blocking(move || {
-            let netns = if pod.has_network() { Some(node.create_netns(&pod)?) } else { None };
-            pod.update(&node.records, |record| record.netns.clone_from(&netns))?;
+            let place = pod.has_network().then(|| netns::place(&node.config.netns_dir));
+            let place = place.transpose().map_err(node.network_error("find a place for", &pod.id))?;
+            pod.update(&node.records, |record| record.netns.clone_from(&place))?;
             DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
                 .create(&pod.dir)
                 .map_err(Error::file("make directory", &pod.dir))?;
             files::create(&pod.dir, &pod.config, &files::hostname(&pod.config)?)?;
-            netns.map(|path| netns::open(&path).map_err(node.network_error("open", &pod.id))).transpose()
+            place.map(|path| node.create_netns(&pod, &path)).transpose()
         })
         .await
     }
 
-    fn create_netns(&self, pod: &Sandbox) -> Result<PathBuf> {
-        netns::create(&self.config.netns_dir).map_err(self.network_error("make", &pod.id))
+    fn create_netns(&self, pod: &Sandbox, path: &Path) -> Result<OwnedFd> {
+        netns::create_at(path).map_err(self.network_error("make", &pod.id))?;
+        netns::open(path).map_err(self.network_error("open", &pod.id))
     }
 
     async fn launch(
