@@ -7,7 +7,7 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// The compressed stream cannot be read or ends early.
-    #[error("read the layer")]
+    #[error("read the stream of the layer")]
     Input(#[source] io::Error),
     /// The layer asks for what it must not have.
     #[error("{entry}: {reason}")]

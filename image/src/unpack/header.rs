@@ -7,6 +7,10 @@
 /// The size of a block.
 pub(super) const BLOCK: usize = 512;
 
+/// What tells the formats apart. The form before both has nothing there.
+const USTAR: &[u8] = b"ustar\x0000";
+const GNU: &[u8] = b"ustar  \0";
+
 /// A header block whose checksum is right.
 pub(super) struct Header<'a>(&'a [u8; BLOCK]);
 
@@ -15,18 +19,18 @@ impl<'a> Header<'a> {
     pub(super) fn parse(block: &'a [u8; BLOCK]) -> Result<Self, &'static str> {
         let header = Self(block);
         let stored = number(header.field(148, 8))?.ok_or("the header has no checksum")?;
-        let others = || block[..148].iter().chain(&block[156..]);
-        // Historic writers summed signed characters. Both sums prove the block whole.
-        let unsigned: i64 = others().map(|&b| i64::from(b)).sum::<i64>() + 8 * 32;
-        let signed: i64 = others().map(|&b| i64::from(b.cast_signed())).sum::<i64>() + 8 * 32;
-        if stored != unsigned && stored != signed {
+        let others = block[..148].iter().chain(&block[156..]);
+        if stored != others.map(|&b| i64::from(b)).sum::<i64>() + 8 * i64::from(b' ') {
             return Err("the header's checksum is wrong");
         }
         match header.field(257, 8) {
-            b"ustar\x0000" if header.field(508, 4) == b"tar\0" => {
-                return Err("the star format is not supported");
+            USTAR if header.field(508, 4) == b"tar\0" => return Err("the star format is not supported"),
+            USTAR => {}
+            GNU => header.check_gnu()?,
+            other if other.starts_with(b"ustar") => return Err("the header's format is unknown"),
+            _ if matches!(header.kind(), b'x' | b'g' | b'L' | b'K') => {
+                return Err("an extended header has an unknown format");
             }
-            b"ustar  \0" => header.check_gnu()?,
             _ => {}
         }
         Ok(header)
@@ -40,7 +44,7 @@ impl<'a> Header<'a> {
     pub(super) fn name(&self) -> Vec<u8> {
         let name = text(self.field(0, 100));
         let prefix = text(self.field(345, 155));
-        if self.field(257, 8) == b"ustar\x0000" && !prefix.is_empty() {
+        if self.field(257, 8) == USTAR && !prefix.is_empty() {
             [prefix, name].join(&b'/')
         } else {
             name.to_vec()

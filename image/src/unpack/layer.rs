@@ -6,7 +6,7 @@
 //! directory named `dev` are left out and counted, because images do carry them and a container gets its own;
 //! anywhere else they are refused. Follows the OCI image spec, `layer.md`, and the kernel's `overlayfs.rst`.
 
-use std::io::BufRead;
+use std::io::{self, BufRead};
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{
@@ -264,7 +264,8 @@ impl<'a> Layer<'a> {
             .map_err(Failure::write("look at the free space for", name.as_bytes()))?;
         self.limits
             .check_space(&space, size)
-            .map_err(|reason| Failure::refused(shown(name.as_bytes()), reason))
+            .map_err(|reason| io::Error::new(io::ErrorKind::StorageFull, reason))
+            .map_err(Failure::write("make room for", name.as_bytes()))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Removes a directory tree with one open directory and one buffer, however deep or wide the tree is.
 //!
 //! No name is kept for the way back: a directory that became empty is found again, and removed, when its parent
-//! is read anew. Nothing else may change the tree meanwhile, so `..` is the directory that was left.
+//! is read anew. Nothing else may move directories meanwhile, so `..` is the one that was left.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,14 +12,27 @@ use rustix::io::{Errno, Result};
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
+/// How often a tree that something still writes into is tried anew.
+const ATTEMPTS: usize = 8;
+
 /// Removes what is at `name` in `parent`, with everything below it. Symbolic links are removed, never followed.
 /// That nothing is there is fine.
 pub(crate) fn tree(parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
-    match unlink(parent, name) {
-        Ok(()) | Err(Errno::NOENT) => return Ok(()),
-        Err(Errno::NOTEMPTY | Errno::EXIST) => {}
-        Err(e) => return Err(e),
+    let mut result = unlink(parent, name);
+    for _ in 0..ATTEMPTS {
+        match result {
+            Err(Errno::NOTEMPTY | Errno::EXIST) => {
+                result = empty(parent, name).and_then(|()| unlink(parent, name))
+            }
+            Err(Errno::NOENT) => return Ok(()),
+            other => return other,
+        }
     }
+    result
+}
+
+/// Empties the directory at `name`.
+fn empty(parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
     let mut directory = openat(parent, name, DIRECTORY, Mode::empty())?;
     let mut depth = 0_u64;
     let mut buffer = Vec::with_capacity(32 << 10);
@@ -29,7 +42,7 @@ pub(crate) fn tree(parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
                 directory = child;
                 depth += 1;
             }
-            None if depth == 0 => return unlinkat(parent, name, AtFlags::REMOVEDIR),
+            None if depth == 0 => return Ok(()),
             None => {
                 directory = openat(&directory, c"..", DIRECTORY, Mode::empty())?;
                 depth -= 1;

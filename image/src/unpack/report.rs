@@ -13,7 +13,7 @@ use super::name::Name;
 use crate::Digest;
 
 /// The longest report: the names of implied directories, escaped.
-pub(crate) const MAX_REPORT_BYTES: u64 = 64 << 20;
+pub(crate) const MAX_REPORT_BYTES: u64 = 32 << 20;
 
 /// The longest order.
 const MAX_ORDER_BYTES: u64 = 4096;

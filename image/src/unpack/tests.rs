@@ -2,6 +2,7 @@
 
 mod differential;
 mod hostile;
+mod readers;
 mod rules;
 mod streams;
 pub(crate) mod tar;

@@ -22,8 +22,9 @@ use super::remove;
 /// How many descriptors of directories are kept.
 const CACHED: usize = 128;
 
-/// How many bytes of names of implied directories the report may hold.
-const MAX_IMPLIED_BYTES: usize = 8 << 20;
+/// How many implied directories the report may hold, and how many bytes their names may have.
+const MAX_IMPLIED: usize = 200_000;
+const MAX_IMPLIED_BYTES: usize = 4 << 20;
 
 /// What overlayfs reads as "nothing of the lower layers shows here".
 const OPAQUE: (&str, &[u8]) = ("trusted.overlay.opaque", b"y");
@@ -166,7 +167,7 @@ impl Tree {
         self.made += 1;
         if self.implied.insert(name.to_vec()) {
             self.implied_bytes += name.len();
-            if self.implied_bytes > MAX_IMPLIED_BYTES {
+            if self.implied_bytes > MAX_IMPLIED_BYTES || self.implied.len() > MAX_IMPLIED {
                 return Err(Failure::refused(shown(name), "too many directories have no entry of their own"));
             }
         }

@@ -339,7 +339,7 @@ fn the_end_of_an_archive() {
     archive.push(1);
     assert!(refusal(&archive).contains(trailing));
     for length in [1, 511, 513, 600, 1023] {
-        assert!(refusal(&whole.clone().unfinished()[..length]).contains("read the layer"), "{length}");
+        assert!(refusal(&whole.clone().unfinished()[..length]).contains("read the stream"), "{length}");
     }
     assert_eq!(unpacked(&[]).0.len(), 0);
 }
