@@ -24,11 +24,18 @@ pub fn of_node(node: &Node) -> Result<Vec<String>> {
         .map(|mount| format!("mount {mount}"))
         .collect();
     left.extend(processes(&[&dir, node.cgroup()])?.into_iter().map(|(_, text)| text));
-    for place in ["netns", "run/pods", "root/pods", "root/containers", "cni/cache/results"] {
-        let names = names(&node.dir().join(place));
-        left.extend(names.into_iter().map(|name| format!("file {place}/{name}")));
-    }
+    left.extend(of_node_files(node));
     Ok(left)
+}
+
+/// The files among what [`of_node`] finds.
+pub fn of_node_files(node: &Node) -> Vec<String> {
+    let places = ["netns", "run/pods", "root/pods", "root/containers", "cni/cache/results"];
+    let in_place = |place: &str| -> Vec<String> {
+        let names = names(&node.dir().join(place));
+        names.into_iter().map(|name| format!("file {place}/{name}")).collect()
+    };
+    places.into_iter().flat_map(in_place).collect()
 }
 
 /// Undoes by force what [`of_node`] found, so that one failed test does not spoil the next.

@@ -19,7 +19,8 @@ static NEXT: AtomicU32 = AtomicU32::new(1);
 #[derive(Debug)]
 pub struct Kubelet {
     node: Arc<Node>,
-    cri: Cri,
+    /// The connection, and the start of the daemon that it belongs to.
+    cri: RefCell<(u32, Cri)>,
     pods: RefCell<Vec<String>>,
     /// Image ids by the reference that was pulled.
     images: RefCell<HashMap<String, String>>,
@@ -30,7 +31,7 @@ pub struct Kubelet {
 impl Kubelet {
     /// A client of the node's socket.
     pub fn new(node: Arc<Node>) -> Result<Self> {
-        let cri = Cri::lazy(node.socket())?;
+        let cri = RefCell::new((node.starts(), Cri::lazy(node.socket())?));
         Ok(Self {
             node,
             cri,
@@ -52,7 +53,20 @@ impl Kubelet {
 
     /// The connection, for calls as they are.
     pub fn cri(&self) -> Cri {
-        self.cri.clone()
+        let mut cri = self.cri.borrow_mut();
+        if cri.0 != self.node.starts() {
+            // The path was good once, so that only the channel is new.
+            if let Ok(fresh) = Cri::lazy(self.node.socket()) {
+                *cri = (self.node.starts(), fresh);
+            }
+        }
+        cri.1.clone()
+    }
+
+    /// Asks the daemon to end, and goes on hearing what it says meanwhile.
+    pub async fn stop_daemon(&self) -> Result {
+        let node = self.node.clone();
+        tokio::task::spawn_blocking(move || node.stop_daemon()).await?
     }
 
     /// A pod, not yet run.

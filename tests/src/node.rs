@@ -5,6 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use crate::cri::Cri;
 use crate::network::{Network, PLUGINS};
 use crate::registry::Registry;
 use crate::{Result, census, cgroup, host};
@@ -36,6 +38,8 @@ struct Own {
     config: String,
     /// None while the daemon is down.
     daemon: Mutex<Option<Child>>,
+    /// How often it was started.
+    starts: AtomicU32,
 }
 
 impl Own {
@@ -51,13 +55,14 @@ impl Node {
         host::require_root()?;
         let (scratch, network) = scratch()?;
         let dir = scratch.path();
-        for name in ["root", "run", "netns", "logs", "config.toml.d"] {
+        for name in ["logs", "config.toml.d"] {
             fs::create_dir(dir.join(name)).with_context(|| format!("make {name} in {}", dir.display()))?;
         }
         let cgroup = format!("/corten-test-{}", network.number());
         let registry = Registry::start(dir)?;
         let socket = dir.join("run/corten.sock");
-        let own = Own { registry, config: config.to_owned(), daemon: Mutex::new(None) };
+        let own =
+            Own { registry, config: config.to_owned(), daemon: Mutex::new(None), starts: AtomicU32::new(0) };
         let node = Self { scratch, socket, network, cgroup, own: Some(own) };
         node.write_config()?;
         node.start_daemon()?;
@@ -155,25 +160,32 @@ impl Node {
         self.own.as_ref().context("the daemon is not the test's own")
     }
 
-    /// Starts the daemon and waits until its socket answers; returns how long that took.
+    /// Starts the daemon and waits until it answers a call; returns how long that took.
     pub fn start_daemon(&self) -> Result<Duration> {
         let log = OpenOptions::new().create(true).append(true).open(self.log_file())?;
         let began = Instant::now();
         let mut child =
             self.serve()?.stdout(log.try_clone()?).stderr(log).spawn().context("start corten serve")?;
-        while UnixStream::connect(&self.socket).is_err() {
+        while !answers(&self.socket) {
             if let Some(status) = child.try_wait().context("wait for corten serve")? {
                 bail!("corten serve ended at once, {status}:\n{}", self.log_since(0));
             }
             if began.elapsed() > Duration::from_secs(20) {
                 child.kill().ok();
                 child.wait().ok();
-                bail!("corten serve does not listen after 20 s:\n{}", self.log_since(0));
+                bail!("corten serve does not answer after 20 s:\n{}", self.log_since(0));
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        *self.own()?.daemon() = Some(child);
+        let own = self.own()?;
+        own.starts.fetch_add(1, Ordering::Relaxed);
+        *own.daemon() = Some(child);
         Ok(began.elapsed())
+    }
+
+    /// How often the daemon was started: a client connects anew when this changes.
+    pub fn starts(&self) -> u32 {
+        self.own.as_ref().map_or(0, |own| own.starts.load(Ordering::Relaxed))
     }
 
     /// The daemon's process.
@@ -239,6 +251,11 @@ impl Node {
         if let Some(own) = &self.own {
             let running = own.daemon().is_some();
             if running {
+                // Writable layers are deleted behind the answer.
+                let deadline = Instant::now() + Duration::from_secs(5);
+                while !census::of_node_files(self).is_empty() && Instant::now() < deadline {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
                 self.stop_daemon().unwrap_or_else(|err| left.push(format!("{err:#}")));
             }
             left.extend(census::of_node(self)?);
@@ -259,6 +276,24 @@ impl Drop for Node {
             closed.map_err(|err: Error| format!("{err:#}")).unwrap_or_else(|err| panic!("{err}"));
         }
     }
+}
+
+/// Whether the server answers a call: its socket may be there before it is ready.
+fn answers(socket: &Path) -> bool {
+    if UnixStream::connect(socket).is_err() {
+        return false;
+    }
+    // A thread of its own, since the caller may be in the midst of another runtime.
+    std::thread::scope(|scope| scope.spawn(|| version(socket)).join()).is_ok_and(|answer| answer.is_ok())
+}
+
+fn version(socket: &Path) -> Result {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let request = k8s_cri::v1::VersionRequest::default();
+        Cri::lazy(socket)?.runtime.version(request).await?;
+        Ok(())
+    })
 }
 
 fn scratch() -> Result<(TempDir, Network)> {

@@ -88,6 +88,10 @@ fn run(node: &Arc<Node>, test: impl AsyncFnOnce(&Kubelet) -> Result) -> Result {
     }));
     let cleaned = runtime.block_on(kubelet.remove_all());
     if !matches!(&outcome, Ok(Ok(()))) || cleaned.is_err() {
+        // Told here, since what is left of the node may be told instead of it further up.
+        for err in [outcome.as_ref().ok().and_then(|result| result.as_ref().err()), cleaned.as_ref().err()] {
+            println!("{}", err.map(|err| format!("{err:#}{}", place(err))).unwrap_or_default());
+        }
         println!("--- the daemon's log since the test began ---\n{}", node.log_since(position));
     }
     match outcome {

@@ -75,8 +75,8 @@ fn collect(dir: &Path, sources: &mut Vec<Source>) {
                 collect(&path, sources);
             }
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = fs::read_to_string(&path).unwrap();
-            let path = path.strip_prefix(repository()).unwrap().to_owned();
+            let text = fs::read_to_string(&path).expect("a readable file");
+            let path = path.strip_prefix(repository()).expect("a file of the repository").to_owned();
             sources.push(Source { path, text });
         }
     }
@@ -192,7 +192,7 @@ fn lines_end_where_their_text_ends() {
 
 /// Names of the dependencies in a manifest, those for tests alone left out.
 fn dependencies(package: &str) -> Vec<String> {
-    let manifest = fs::read_to_string(repository().join(package).join("Cargo.toml")).unwrap();
+    let manifest = fs::read_to_string(repository().join(package).join("Cargo.toml")).expect("a manifest");
     let mut names = Vec::new();
     let mut listed = false;
     for line in manifest.lines() {

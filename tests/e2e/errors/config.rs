@@ -40,7 +40,7 @@ fn an_error_names_file_line_and_key() {
 fn a_daemon_with_a_wrong_configuration_does_not_start() {
     on_own_node(&Setup::default(), async |kubelet| {
         let node = kubelet.node();
-        node.stop_daemon()?;
+        kubelet.stop_daemon().await?;
         let good = fs::read_to_string(node.config_file())?;
         fs::write(node.config_file(), "[cni]\nconf_dir = 7\n")?;
         let output = node.serve()?.output()?;

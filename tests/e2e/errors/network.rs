@@ -4,6 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use corten_tests::{Kubelet, Result, Setup, eventually, on_own_node};
+use k8s_cri::v1 as wire;
 
 /// Puts a plugin of these lines in the place of the bridge and runs a pod, which is refused.
 async fn refused(kubelet: &Kubelet, script: &str) -> Result<tonic::Status> {
@@ -80,6 +81,11 @@ fn a_plugin_that_is_missing_is_named() {
         })
         .await?;
         assert!(status.message().contains("absent-plugin"), "{status}");
+        // What could not be undone without the plugin is listed, so that the kubelet tries again.
+        network.write_script("20-test.conflist", "absent-plugin", "exit 0")?;
+        for pod in kubelet.pods(wire::PodSandboxFilter::default()).await? {
+            kubelet.remove_pod(&pod.id).await?;
+        }
         Ok(())
     });
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use anyhow::Context;
 use corten_tests::image::{Image, Layer};
 use corten_tests::origin::Origin;
-use corten_tests::{Container, Pod, Setup, on_node, on_own_node};
+use corten_tests::{Container, Pod, Setup, on_node, on_own_node, skip};
 use k8s_cri::v1 as wire;
 use serde_json::json;
 use tonic::Code;
@@ -62,19 +63,17 @@ fn a_command_that_the_image_lacks_fails_at_the_start_and_is_reported() {
 fn numbers_that_are_no_users_are_refused() {
     on_node(async |kubelet| {
         let pod = kubelet.pod().run().await?;
-        for user in ["4294967296", "-1", "99999999999999999999", "nobody-here", "0x0", "1000:-5"] {
+        if !kubelet.node().is_own() {
+            return skip("other runtimes take such a number for a name");
+        }
+        for user in ["4294967296", "-1", "99999999999999999999", "0x0", "1000:-5"] {
             let image = Image::on(
                 corten_tests::registry::BUSYBOX,
                 &json!({"User": user, "Cmd": ["id"], "Env": ["PATH=/bin"]}),
                 vec![Layer::new().file("etc/passwd", format!("{user}:x:0:0::/:/bin/sh\n").as_bytes())],
             );
-            // A user named as a number that none can have is no name either.
-            let by_name = user == "nobody-here";
-            if by_name || !kubelet.node().is_own() {
-                continue;
-            }
             let reference = Origin::start()?.offer(&format!("user{}", kubelet.unique()), &image?);
-            let status = pod.container().image(&reference).refused().await?;
+            let status = pod.container().image(&reference).refused().await.context(user)?;
             assert_eq!(status.code(), Code::InvalidArgument, "{user}: {status}");
         }
         Ok(())

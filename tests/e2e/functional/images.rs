@@ -15,9 +15,7 @@ fn an_image_has_one_id_everywhere() {
         assert_eq!(kubelet.pull(BUSYBOX).await?, id);
         let pod = kubelet.pod().run().await?;
         let container = pod.container().start().await?;
-        let container_status = container.status().await?;
-        assert_eq!(container_status.image_ref, id);
-        assert_eq!(container_status.image_id, id);
+        assert_eq!(container.status().await?.image_id, id);
         let filter = wire::ContainerFilter { id: container.id.clone(), ..Default::default() };
         let listed = kubelet.containers(filter).await?;
         assert_eq!(listed[0].image_id, id);
@@ -63,6 +61,18 @@ fn every_form_of_manifest_and_layer_runs() {
             container.exited().await?;
             assert_eq!(container.lines("stdout")?, ["/bin/busybox"], "{form}");
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_mirror_is_asked_before_the_host_and_the_name_stays() {
+    on_node(async |kubelet| {
+        let name = "ghcr.io/corten/busybox:mirrored";
+        kubelet.pull(name).await?;
+        let image = kubelet.image_status(name).await?.context("the image")?;
+        assert!(image.repo_tags.iter().any(|tag| tag == name), "{:?}", image.repo_tags);
+        assert!(image.repo_tags.iter().all(|tag| !tag.starts_with("127.")), "{:?}", image.repo_tags);
         Ok(())
     });
 }

@@ -95,7 +95,7 @@ fn what_is_not_built_answers_unimplemented() {
 fn readiness_is_told_to_systemd() {
     on_own_node(&Setup::default(), async |kubelet| {
         let node = kubelet.node();
-        node.stop_daemon()?;
+        kubelet.stop_daemon().await?;
         let path = node.dir().join("notify.sock");
         let socket = UnixDatagram::bind(&path)?;
         socket.set_read_timeout(Some(Duration::from_secs(20)))?;
@@ -131,7 +131,7 @@ fn a_stopped_daemon_ends_well_and_leaves_its_pods_running() {
         let pod = kubelet.pod().run().await?;
         let container = pod.container().start().await?;
         let pid = container.pid().await?;
-        kubelet.node().stop_daemon()?;
+        kubelet.stop_daemon().await?;
         assert!(corten_tests::host::is_alive(pid));
         kubelet.node().start_daemon()?;
         assert_eq!(container.status().await?.state(), wire::ContainerState::ContainerRunning);
