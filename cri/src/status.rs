@@ -136,6 +136,7 @@ fn runtime_code(error: &runtime::Error) -> Code {
         | runtime::Error::NoContainer { .. }
         | runtime::Error::Program { .. }
         | runtime::Error::Protocol { .. }
+        | runtime::Error::Release { .. }
         | runtime::Error::Spawn { .. } => Code::Internal,
     }
 }

@@ -89,15 +89,19 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
-    /// A message that makes no sense: the other side is of a release that is too far away.
-    #[error("{operation} a message of monitor {monitor}")]
+    /// An order that cannot be written down.
+    #[error("encode an order to monitor {monitor}")]
     Protocol {
-        /// What was tried.
-        operation: &'static str,
         /// The monitor's process.
         monitor: i32,
-        /// What is wrong with it.
+        /// Why not.
         source: postcard::Error,
+    },
+    /// The monitor does not understand, or is not understood.
+    #[error("monitor {monitor} is of another release and does not know this request: restart the pod")]
+    Release {
+        /// The monitor's process.
+        monitor: i32,
     },
     /// The pod's namespaces or its pause process could not be made.
     #[error("start pod {id}")]

@@ -60,6 +60,7 @@ struct Monitor {
     dir: OwnedFd,
     poll: Poll,
     listener: OwnedFd,
+    deaf_until: Option<Instant>,
     signals: SignalFd,
     connections: Keyed<Connection>,
     children: Keyed<Child>,
@@ -128,6 +129,7 @@ impl Monitor {
             dir,
             poll,
             listener,
+            deaf_until: None,
             signals,
             connections: Keyed::default(),
             children: Keyed::default(),
@@ -174,10 +176,11 @@ impl Monitor {
     fn deadline(&self) -> Option<Instant> {
         let containers = self.containers.iter().filter_map(|(_, container)| container.deadline());
         let execs = self.execs.iter().filter_map(|(_, exec)| exec.deadline());
-        containers.chain(execs).chain(self.logs.deadline()).min()
+        containers.chain(execs).chain(self.logs.deadline()).chain(self.deaf_until).min()
     }
 
     fn keep_deadlines(&mut self, now: Instant) {
+        self.listen_again(now);
         if self.logs.lose_patience(now) {
             self.resume_outputs();
         }

@@ -92,11 +92,8 @@ impl Connection {
     /// Sends an order.
     pub(crate) async fn send(&self, order: &Order, fds: &[BorrowedFd<'_>]) -> Result<Pending, Error> {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        let packet = wire::encode_order(serial, order).map_err(|source| Error::Protocol {
-            operation: "encode",
-            monitor: self.monitor,
-            source,
-        })?;
+        let packet = wire::encode_order(serial, order)
+            .map_err(|source| Error::Protocol { monitor: self.monitor, source })?;
         let answer = self.waiting.add(serial).ok_or(Error::Lost { monitor: self.monitor })?;
         let sent =
             self.socket.async_io(Interest::WRITABLE, |socket| Ok(wire::send(socket, &packet, fds)?)).await;
@@ -114,8 +111,7 @@ impl Connection {
 
     /// An answer that does not belong to its order.
     pub(crate) fn nonsense(&self) -> Error {
-        let source = postcard::Error::WontImplement;
-        Error::Protocol { operation: "understand", monitor: self.monitor, source }
+        Error::Release { monitor: self.monitor }
     }
 }
 

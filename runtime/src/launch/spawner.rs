@@ -24,6 +24,9 @@ const STACK_BYTES: usize = 64 << 10;
 /// Above all numbers that a monitor's descriptors get.
 const FIRST_FREE_FD: i32 = 64;
 
+/// How often the cgroup may vanish under us.
+const ATTEMPTS: usize = 5;
+
 /// The thread's address.
 #[derive(Debug)]
 pub(super) struct Spawner {
@@ -110,6 +113,16 @@ impl Worker {
 
     /// Makes the cgroup if it is not there and moves this thread into its v1 parts.
     fn join(&mut self) -> Result<(), Error> {
+        for _ in 1..ATTEMPTS {
+            match self.try_join() {
+                Err(error) if has_vanished(&error) => {}
+                result => return result,
+            }
+        }
+        self.try_join()
+    }
+
+    fn try_join(&mut self) -> Result<(), Error> {
         let handles = make(&self.cgroups).map_err(|source| Error::Cgroup { operation: "make", source })?;
         for tasks in &handles.v1_tasks {
             // 0 is the thread that writes.
@@ -128,14 +141,13 @@ impl Worker {
         let fds: Result<Vec<_>, _> =
             fds.iter().map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, first)).collect();
         let fds = fds.map_err(|source| failed(source.into()))?;
-        match self.try_spawn(arguments, &fds) {
-            // Another daemon may have ended and taken the empty cgroup with it.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOENT)) => {
-                self.join()?;
-                self.try_spawn(arguments, &fds).map_err(failed)
+        for _ in 1..ATTEMPTS {
+            match self.try_spawn(arguments, &fds).map_err(failed) {
+                Err(error) if has_vanished(&error) => self.join()?,
+                result => return result,
             }
-            result => result.map_err(failed),
         }
+        self.try_spawn(arguments, &fds).map_err(failed)
     }
 
     fn try_spawn(&mut self, arguments: &[CString], fds: &[OwnedFd]) -> io::Result<(i32, OwnedFd)> {
@@ -144,6 +156,19 @@ impl Worker {
         let program = clone::Program { file: self.program.as_fd(), arguments: &arguments, fds: &fds };
         clone::spawn(&program, self.unified.as_ref().map(AsFd::as_fd), &mut self.stack)
     }
+}
+
+/// Another daemon may have ended and taken the empty cgroup with it.
+fn has_vanished(error: &Error) -> bool {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            // EACCES is what clone3(2) says when the cgroup is removed at the very moment.
+            return matches!(error.raw_os_error(), Some(libc::EACCES | libc::ENODEV | libc::ENOENT));
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// Makes the cgroup if it is not there. Others may be in it: another daemon's monitors, or those of one before.

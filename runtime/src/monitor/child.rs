@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 
 use super::poll::{Key, Source};
-use super::{IGNORED, Monitor};
+use super::{IGNORED, Monitor, family};
 use crate::sys::{clone, fd, signal, wait};
 
 /// A process that the monitor knows by name.
@@ -37,6 +37,8 @@ pub(super) struct Birthplace<'a> {
     pub(super) namespaces: i32,
     /// A v2 cgroup other than the monitor's.
     pub(super) cgroup: Option<BorrowedFd<'a>>,
+    /// When that takes no processes, because it was made the parent of others: where this process is, below it.
+    pub(super) beside: Option<i32>,
 }
 
 /// What a child does.
@@ -52,6 +54,22 @@ pub(super) struct Work<T> {
 /// The exit code as shells have it: 128 and the number for a signal.
 pub(super) fn exit_code(status: &WaitIdStatus) -> i32 {
     status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal)).unwrap_or(255)
+}
+
+impl Birthplace<'_> {
+    fn fork(&self) -> io::Result<clone::Cloned> {
+        let error = match clone::fork(self.namespaces, self.cgroup) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => error,
+            result => return result,
+        };
+        match (self.cgroup, self.beside) {
+            (Some(cgroup), Some(process)) => {
+                let below = family::cgroup_below(cgroup, process)?;
+                clone::fork(self.namespaces, Some(below.as_fd()))
+            }
+            _ => Err(error),
+        }
+    }
 }
 
 impl Child {
@@ -72,7 +90,7 @@ impl Monitor {
         birthplace: &Birthplace<'_>,
         mut work: Work<T>,
     ) -> io::Result<Key> {
-        match clone::fork(birthplace.namespaces, birthplace.cgroup)? {
+        match birthplace.fork()? {
             clone::Cloned::Child => {
                 become_child(self.pid, birthplace.namespaces);
                 fd::close_others(&mut work.fds);

@@ -15,6 +15,9 @@ use super::wire::{self, Answer, Refusal, Word};
 /// How long a dying monitor tries to have its last words taken.
 const GOODBYE: Duration = Duration::from_secs(1);
 
+/// How long nobody is listened to when there is no room for a connection.
+const DEAFNESS: Duration = Duration::from_secs(1);
+
 /// A daemon.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -50,12 +53,31 @@ impl Monitor {
     /// Takes on a daemon at the socket, if it is one: root, or whoever the monitor runs as.
     pub(super) fn accept(&mut self) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        // An error is of the one who tried to connect.
-        while let Ok(socket) = rustix::net::accept_with(&self.listener, flags) {
-            let peer = rustix::net::sockopt::socket_peercred(&socket);
-            if peer.is_ok_and(|peer| peer.uid == rustix::process::geteuid()) {
-                self.add_connection(socket);
+        loop {
+            match rustix::net::accept_with(&self.listener, flags) {
+                Ok(socket) => {
+                    let peer = rustix::net::sockopt::socket_peercred(&socket);
+                    if peer.is_ok_and(|peer| peer.uid == rustix::process::geteuid()) {
+                        self.add_connection(socket);
+                    }
+                }
+                // Whoever waits will go on to be reported, so for a while nobody is listened to.
+                Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS) => {
+                    self.poll.remove(&self.listener);
+                    self.deaf_until = Some(Instant::now() + DEAFNESS);
+                    return;
+                }
+                // Nobody is left, or gave up before.
+                Err(Errno::AGAIN) => return,
+                Err(_) => {}
             }
+        }
+    }
+
+    pub(super) fn listen_again(&mut self, now: Instant) {
+        if self.deaf_until.is_some_and(|until| until <= now) {
+            let is_added = self.poll.add(&self.listener, Source::Listener).is_ok();
+            self.deaf_until = if is_added { None } else { Some(now + DEAFNESS) };
         }
     }
 

@@ -10,6 +10,7 @@ use super::Monitor;
 use super::child::{Birthplace, Role, Work};
 use super::clock::now_ns;
 use super::connection::Ticket;
+use super::family;
 use super::kill::Stop;
 use super::link::Owner;
 use super::log::{Slot, Stream};
@@ -50,8 +51,8 @@ pub(super) enum Phase {
     Preparing { ticket: Ticket },
     /// The stage waits.
     Created,
-    /// The stage is to execute the command, or has been told to.
-    Starting { ticket: Ticket, is_told: bool },
+    /// The stage has been told to execute the command.
+    Starting { ticket: Ticket },
     /// The command runs.
     Running,
     /// It ended; its output is not all in the log. At the deadline that is waited for no longer.
@@ -146,13 +147,12 @@ impl Monitor {
         }
         let plan = fds.take()?;
         let log = fds.take_if(order.has_log)?;
-        let cgroup = fds.take_cgroup(&order.cgroup)?;
+        let mut cgroup = fds.take_cgroup(&order.cgroup)?;
         let pid_namespace = self.pid_namespace(&order.pid_namespace)?;
         let pod = self.pause_pidfd()?;
         let failed = |what: &'static str| move |error| Refusal::Failed(Failure::io(what, &error));
         let stdio = Stdio::new(&order).map_err(failed("make pipes"))?;
-        let v1_tasks: io::Result<_> = cgroup.v1_tasks.iter().map(OwnedFd::try_clone).collect();
-        let v1_tasks = v1_tasks.map_err(failed("copy a descriptor"))?;
+        let v1_tasks = family::take_tasks(&mut cgroup).map_err(failed("copy a descriptor"))?;
         let key = self.containers.insert(Container::new(&order, cgroup, ticket));
         let begun = self.take_on(key, log, stdio.outputs, stdio.stdin).and_then(|()| {
             let (link, stage_end) = self.add_link(Owner::Container(key)).map_err(failed("make a link"))?;
@@ -176,8 +176,11 @@ impl Monitor {
         let Some(container) = self.containers.get_mut(key) else { return Err(Refusal::NoContainer) };
         match container.phase {
             Phase::Created if container.stop.is_none() => {
-                container.phase = Phase::Starting { ticket, is_told: false };
-                self.go(key);
+                container.phase = Phase::Starting { ticket };
+                if let Some(link) = container.link.and_then(|link| self.links.get(link)) {
+                    // If the stage is gone, its end is noticed as such.
+                    link::send(&link.socket, &link::ToStage::Go, None).ok();
+                }
                 Ok(())
             }
             _ => Err(container.wrong_state()),
@@ -201,33 +204,19 @@ impl Monitor {
             container.init = Some(child);
             container.pid = pid;
         }
-        // It may have been born before its parent was moved.
     }
 
     /// The link is closed by the execution of the command, or with the process.
     pub(super) fn container_link_ended(&mut self, key: Key) {
         let Some(container) = self.containers.get_mut(key) else { return };
         container.link = None;
-        if let Phase::Starting { ticket, is_told: true } = container.phase
+        if let Phase::Starting { ticket } = container.phase
             && container.failure.is_none()
         {
             container.phase = Phase::Running;
             container.started_at_ns = now_ns();
             let at_ns = container.started_at_ns;
             self.answer(ticket, Ok(Answer::Started { at_ns }));
-        }
-    }
-
-    /// Tells the stage to execute the command.
-    fn go(&mut self, key: Key) {
-        let Some(container) = self.containers.get_mut(key) else { return };
-        if let Phase::Starting { is_told, .. } = &mut container.phase
-            && !*is_told
-            && let Some(link) = container.link.and_then(|link| self.links.get(link))
-        {
-            *is_told = true;
-            // If the stage is gone, its end is noticed as such.
-            link::send(&link.socket, &link::ToStage::Go, None).ok();
         }
     }
 
@@ -279,7 +268,8 @@ impl Monitor {
         // A copy, since the container is the monitor's, which is to be changed.
         let cgroup = self.containers.get(key).and_then(|container| container.cgroup.unified.as_ref());
         let cgroup = cgroup.map(OwnedFd::try_clone).transpose()?;
-        let birthplace = Birthplace { namespaces, cgroup: cgroup.as_ref().map(AsFd::as_fd) };
+        let cgroup = cgroup.as_ref().map(AsFd::as_fd);
+        let birthplace = Birthplace { namespaces, cgroup, beside: None };
         let work = Work { fds: stage_fds(&stage), with: stage, run: native::container };
         let child = self.clone_child(Role::Init(key), &birthplace, work)?;
         let pid = self.children.get(child).map_or(0, |child| child.pid);

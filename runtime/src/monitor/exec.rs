@@ -1,6 +1,5 @@
 //! Further processes in a container, with deadlines that hold whether a daemon runs or not.
 
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -8,7 +7,7 @@ use super::Monitor;
 use super::child::{Birthplace, Role, Work};
 use super::connection::Ticket;
 use super::container::{Phase, stage_fds};
-use super::family::Family;
+use super::family::{self, Family};
 use super::link::Owner;
 use super::poll::Key;
 use super::wire::{self, Answer, Descriptors, Refusal};
@@ -64,18 +63,18 @@ impl Monitor {
         let plan = fds.take()?;
         let stdio = [Some(fds.take()?), Some(fds.take()?), Some(fds.take()?)];
         let mut cgroup = fds.take_cgroup(&order.cgroup)?;
-        let target = self.target(container)?;
+        let (init, target) = self.target(container)?;
         let failed = |what: &'static str| move |error| Refusal::Failed(Failure::io(what, &error));
         let key = self.execs.next_key();
         let (link, stage_end) = self.add_link(Owner::Exec(key)).map_err(failed("make a link"))?;
-        let v1_tasks = std::mem::take(&mut cgroup.v1_tasks);
-        if cgroup.unified.is_none() {
-            // The family is found by it.
-            let first = v1_tasks.iter().take(1).map(OwnedFd::try_clone).collect::<io::Result<_>>();
-            cgroup.v1_tasks = first.map_err(failed("copy a descriptor"))?;
-        }
+        let v1_tasks = family::take_tasks(&mut cgroup).map_err(failed("copy a descriptor"))?;
         let stage = Stage { plan, link: stage_end, stdio, pod: None, pid_namespace: None, v1_tasks };
-        let child = match self.clone_exec(key, &cgroup, stage, target) {
+        let unified = cgroup.unified.as_ref().map(AsFd::as_fd);
+        let birthplace = Birthplace { namespaces: 0, cgroup: unified, beside: Some(init) };
+        let mut fds = stage_fds(&stage);
+        fds.push(target.as_raw_fd());
+        let work = Work { run: |(stage, target)| native::exec(stage, target), with: (stage, target), fds };
+        let child = match self.clone_child(Role::Exec(key), &birthplace, work) {
             Ok(child) => child,
             Err(error) => {
                 self.remove_link(link);
@@ -181,22 +180,14 @@ impl Monitor {
     }
 
     /// The init of a running container: our own child, not reaped, so that its pidfd means no other.
-    fn target(&self, key: Key) -> Result<OwnedFd, Refusal> {
+    fn target(&self, key: Key) -> Result<(i32, OwnedFd), Refusal> {
         let Some(container) = self.containers.get(key) else { return Err(Refusal::NoContainer) };
         if !matches!(container.phase, Phase::Running) {
             return Err(container.wrong_state());
         }
         let init = container.init.and_then(|init| self.children.get(init));
         let copied = init.ok_or_else(|| container.wrong_state())?.pidfd.try_clone();
-        copied.map_err(|error| Refusal::Failed(Failure::io("copy a pidfd", &error)))
-    }
-
-    /// In the container's cgroup; or beside its init, when the container has made a subtree of it.
-    fn clone_exec(&mut self, key: Key, cgroup: &Handles, stage: Stage, target: OwnedFd) -> io::Result<Key> {
-        let birthplace = Birthplace { namespaces: 0, cgroup: cgroup.unified.as_ref().map(AsFd::as_fd) };
-        let mut fds = stage_fds(&stage);
-        fds.push(target.as_raw_fd());
-        let run = |(stage, target)| native::exec(stage, target);
-        self.clone_child(Role::Exec(key), &birthplace, Work { run, with: (stage, target), fds })
+        let failed = |error| Refusal::Failed(Failure::io("copy a pidfd", &error));
+        copied.map(|pidfd| (container.pid, pidfd)).map_err(failed)
     }
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
-use rustix::fs::{Dir, FileType, Mode, OFlags};
+use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
@@ -75,6 +76,28 @@ pub(super) fn kill_all(cgroup: &Handles) -> io::Result<()> {
     Ok(())
 }
 
+/// The cgroup that a process is in, which is the given one or below it.
+pub(super) fn cgroup_below(dir: BorrowedFd<'_>, pid: i32) -> io::Result<OwnedFd> {
+    let dir_path = std::fs::read_link(format!("/proc/self/fd/{}", dir.as_raw_fd()))?;
+    let table = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    let below = below(&dir_path, &table).ok_or(io::ErrorKind::NotFound)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat2(
+        dir,
+        below,
+        flags,
+        Mode::empty(),
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
+    )?)
+}
+
+/// What `/proc/PID/cgroup` adds to a directory's path, wherever the hierarchy is mounted.
+fn below<'a>(dir: &Path, table: &'a str) -> Option<&'a Path> {
+    let cgroup = Path::new(table.lines().find_map(|line| line.strip_prefix("0::/"))?);
+    let above = cgroup.ancestors().find(|above| !above.as_os_str().is_empty() && dir.ends_with(above))?;
+    cgroup.strip_prefix(above).ok().filter(|below| !below.as_os_str().is_empty())
+}
+
 // === impl Process ===
 
 impl Process {
@@ -111,6 +134,15 @@ impl Process {
         let is_same = Self::read(self.pid).is_some_and(|now| now.started == self.started);
         is_same && rustix::process::pidfd_send_signal(pidfd, Signal::KILL).is_ok()
     }
+}
+
+/// Takes what a stage enters v1 cgroups by; what is needed to find the processes there stays.
+pub(super) fn take_tasks(cgroup: &mut Handles) -> io::Result<Vec<OwnedFd>> {
+    let tasks = std::mem::take(&mut cgroup.v1_tasks);
+    if cgroup.unified.is_none() {
+        cgroup.v1_tasks = tasks.iter().take(1).map(OwnedFd::try_clone).collect::<io::Result<_>>()?;
+    }
+    Ok(tasks)
 }
 
 /// The processes in a cgroup and below it.
@@ -203,6 +235,22 @@ mod tests {
             assert_eq!(parsed, Some(expected), "{name:?}");
         }
         assert_eq!(Process::parse(b"42 (sh"), None);
+    }
+
+    #[test]
+    fn a_subtree_is_found_below_its_top() {
+        let table = |path: &str| format!("4:memory:/x\n0::{path}\n");
+        for (path, expected) in [
+            ("/kubepods/pod1/ctr/init", Some("init")),
+            ("/kubepods/pod1/ctr/a/b", Some("a/b")),
+            ("/kubepods/pod1/ctr", None),
+            ("/other/place", None),
+            ("/", None),
+        ] {
+            let table = table(path);
+            let found = below(Path::new("/sys/fs/cgroup/unified/kubepods/pod1/ctr"), &table);
+            assert_eq!(found, expected.map(Path::new), "{path}");
+        }
     }
 
     #[test]

@@ -55,6 +55,15 @@ impl Monitor {
             return Ok(());
         }
         let now = Instant::now();
+        if let Phase::Ending { .. } = container.phase {
+            // Its exit is on its way, after its output.
+            container
+                .stop
+                .get_or_insert_with(|| Stop { deadline: now, waiting: Vec::new() })
+                .waiting
+                .push(ticket);
+            return Ok(());
+        }
         // A stage has nothing to clean up and does not know the command's signals.
         let is_running = matches!(container.phase, Phase::Running);
         let deadline = if is_running { deadline } else { now };

@@ -37,7 +37,7 @@ impl Monitor {
         let network = fds.take_if(order.own_network)?;
         let failed = |error| Refusal::Failed(Failure::io("clone pause", &error));
         let (link, stage_end) = self.add_link(Owner::Pause).map_err(failed)?;
-        let birthplace = Birthplace { namespaces: pause::namespaces(&order), cgroup: None };
+        let birthplace = Birthplace { namespaces: pause::namespaces(&order), ..Birthplace::default() };
         let stage = pause::Stage { program, network, link: stage_end, order };
         let fds = [&stage.program, &stage.link].into_iter().chain(&stage.network).map(AsRawFd::as_raw_fd);
         let work = Work { fds: fds.collect(), with: stage, run: pause::stage };

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::io::Errno;
+use rustix::io::retry_on_intr;
 use rustix::pipe::PipeFlags;
 use rustix::thread::ThreadNameSpaceType;
 
@@ -27,12 +27,17 @@ pub(super) fn replace(link: &OwnedFd) -> Result<(), Failure> {
         Cloned::Parent { pid, pidfd } => {
             link::send(link, &FromStage::Process { pid }, Some(pidfd.as_fd()))
                 .during(|| "report the process".into())?;
+            // If it fails, the process is gone, and the monitor will notice.
+            rustix::io::write(&telling, &[1]).ok();
             clone::exit(0)
         }
         Cloned::Child => {
             drop(telling);
-            while let Err(Errno::INTR) = rustix::io::read(&told, &mut [0; 1]) {}
-            entrance::die_with_monitor(link)
+            // A stage that was killed has told nobody; the process would run without a deadline.
+            match retry_on_intr(|| rustix::io::read(&told, &mut [0; 1])) {
+                Ok(1) => entrance::die_with_monitor(link),
+                _ => clone::exit(1),
+            }
         }
     }
 }

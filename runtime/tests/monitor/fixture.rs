@@ -55,7 +55,8 @@ pub(crate) fn node() -> Node {
 
 /// What a daemon does when it starts.
 pub(crate) fn open(state: &Path) -> Runtime {
-    let program = std::env::var_os("CORTEN_RUNTIME").unwrap_or_else(|| env!("CARGO_BIN_EXE_corten-runtime").into());
+    let program =
+        std::env::var_os("CORTEN_RUNTIME").unwrap_or_else(|| env!("CARGO_BIN_EXE_corten-runtime").into());
     let program = program.into();
     Runtime::open(Config { program, state: state.to_owned() }).unwrap()
 }
