@@ -1,5 +1,6 @@
 //! It does what the CRI says. These tests hold for any CRI runtime, see `CRI_SOCKET`.
 
+mod cli;
 mod containers;
 mod exec;
 mod images;

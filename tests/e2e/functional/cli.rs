@@ -1,0 +1,149 @@
+//! The client commands of `corten`, as a person types them.
+
+use std::fs;
+use std::process::Stdio;
+
+use anyhow::{Context, bail};
+use corten_tests::registry::BUSYBOX;
+use corten_tests::{Kubelet, Result, Setup, eventually, on_own_node};
+use serde_json::{Value, json};
+
+/// What a command that succeeds prints.
+fn run(kubelet: &Kubelet, args: &[&str]) -> Result<String> {
+    let output = kubelet.node().cli(args)?.output()?;
+    if !output.status.success() {
+        bail!("corten {args:?} ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
+}
+
+/// What it prints as JSON.
+fn json_of(kubelet: &Kubelet, args: &[&str]) -> Result<Value> {
+    let args = [args, &["-o", "json"]].concat();
+    serde_json::from_str(&run(kubelet, &args)?).with_context(|| format!("JSON from {args:?}"))
+}
+
+#[test]
+fn run_shows_the_output_gives_the_exit_code_and_leaves_nothing() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        let output = kubelet
+            .node()
+            .cli(&["run", "-e", "WORD=steel", BUSYBOX, "sh", "-c", "echo $WORD; echo no >&2; exit 6"])?
+            .output()?;
+        assert_eq!(output.status.code(), Some(6));
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "steel\n");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("no\n"));
+        assert_eq!(json_of(kubelet, &["pods"])?["items"], json!([]));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_pods_whole_life_is_told_in_commands() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        let dir = kubelet.node().dir();
+        let logs = dir.join("logs").display().to_string();
+        // One as JSON and one as YAML: both are read.
+        let pod_file = dir.join("pod.json").display().to_string();
+        let metadata = json!({"name": "shell", "namespace": "people", "uid": "1", "attempt": 0});
+        let pod_config = json!({
+            "metadata": metadata, "hostname": "shell", "log_directory": logs, "labels": {"kind": "demo"},
+            "linux": {"security_context": {"namespace_options": {"pid": 1}}},
+        });
+        fs::write(&pod_file, pod_config.to_string())?;
+        let container_file = dir.join("container.yaml").display().to_string();
+        let text = format!(
+            "metadata:\n  name: talker\nimage:\n  image: {BUSYBOX}\nlog_path: talker.log\n\
+             command: [sh, -c, 'echo first; while true; do sleep 1; done']\n"
+        );
+        fs::write(&container_file, text)?;
+
+        run(kubelet, &["pull", BUSYBOX])?;
+        assert!(run(kubelet, &["images"])?.contains("e2e-test-images/busybox"));
+        let pod = run(kubelet, &["runp", &pod_file])?;
+        let container = run(kubelet, &["create", &pod, &container_file, &pod_file])?;
+        run(kubelet, &["start", &container])?;
+
+        let table = run(kubelet, &["pods"])?;
+        assert!(table.contains("shell") && table.contains("Ready") && table.contains(&pod[..13]), "{table}");
+        let table = run(kubelet, &["ps"])?;
+        assert!(table.contains("talker") && table.contains("Running"), "{table}");
+        let listed = json_of(kubelet, &["ps", "--pod", &pod[..13]])?;
+        assert_eq!(listed["containers"][0]["id"], json!(container));
+        let short = &container[..12];
+        assert_eq!(run(kubelet, &["exec", short, "echo", "hi"])?, "hi");
+        let failing = kubelet.node().cli(&["exec", short, "sh", "-c", "exit 9"])?.status()?;
+        assert_eq!(failing.code(), Some(9));
+        eventually("the log has a line", async || {
+            Ok((run(kubelet, &["logs", &container])? == "first").then_some(()))
+        })
+        .await?;
+        assert!(run(kubelet, &["stats"])?.contains(&container[..12]));
+        assert_eq!(
+            json_of(kubelet, &["inspect", &container])?["status"]["metadata"]["name"],
+            json!("talker")
+        );
+        assert_eq!(json_of(kubelet, &["inspectp", &pod])?["status"]["metadata"]["name"], json!("shell"));
+        let id = &json_of(kubelet, &["inspecti", BUSYBOX])?["status"]["id"];
+        assert!(id.as_str().is_some_and(|id| id.starts_with("sha256:")), "{id}");
+
+        let refused = kubelet.node().cli(&["rmp", &pod])?.stderr(Stdio::null()).status()?;
+        assert!(!refused.success(), "a running pod is removed without being asked twice");
+        run(kubelet, &["stop", "--timeout", "0", &container])?;
+        run(kubelet, &["rm", &container])?;
+        run(kubelet, &["stopp", &pod])?;
+        run(kubelet, &["rmp", &pod])?;
+        assert_eq!(json_of(kubelet, &["pods"])?["items"], json!([]));
+        run(kubelet, &["rmi", BUSYBOX])?;
+        assert_eq!(json_of(kubelet, &["images"])?["images"], json!([]));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_followed_log_ends_with_its_container() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        let pod = kubelet.pod().run().await?;
+        let script = "echo one; sleep 1; echo two; sleep 1; printf three";
+        let container = pod.container().sh(script).start().await?;
+        let text = run(kubelet, &["logs", "-f", &container.id])?;
+        assert_eq!(text, "one\ntwo\nthree");
+        assert_eq!(run(kubelet, &["logs", "--tail", "1", &container.id])?, "three");
+        Ok(())
+    });
+}
+
+#[test]
+fn info_and_version_say_what_runs() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        assert!(run(kubelet, &["version"])?.to_lowercase().contains("corten"));
+        let info = json_of(kubelet, &["info"])?;
+        let conditions = info["status"]["conditions"].as_array().context("conditions")?;
+        assert!(conditions.iter().any(|condition| condition["type"] == "RuntimeReady"));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_mistake_is_told_on_standard_error_with_a_failing_code() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        let unknown = "f00d".repeat(16);
+        let cases: [&[&str]; 4] = [
+            &["inspect", &unknown],
+            &["pull", "not a name"],
+            &["runp", "/no/such/file.json"],
+            &["exec", &unknown, "true"],
+        ];
+        for args in cases {
+            let output = kubelet.node().cli(args)?.output()?;
+            assert!(!output.status.success(), "{args:?}");
+            assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{args:?}");
+        }
+        let nobody = std::process::Command::new(corten_tests::host::corten()?)
+            .args(["-r", "unix:///no/such/corten.sock", "pods"])
+            .output()?;
+        let said = String::from_utf8_lossy(&nobody.stderr).into_owned();
+        assert!(!nobody.status.success() && said.contains("/no/such/corten.sock"), "{said}");
+        Ok(())
+    });
+}
