@@ -63,7 +63,7 @@ fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Serve(command) => command.run().map(|()| ExitCode::SUCCESS),
         Command::Config(command) => command.run().map(|()| ExitCode::SUCCESS),
-        Command::UnpackLayer => unpack_layer(),
+        Command::UnpackLayer => Ok(unpack_layer()),
         Command::Client(command) => ask(command, &arguments.endpoint),
     };
     done.unwrap_or_else(|error| {
@@ -83,9 +83,12 @@ fn ask(command: cli::Command, endpoint: &cli::Endpoint) -> anyhow::Result<ExitCo
 }
 
 /// Closes this process in its working directory, before it has a second thread, and unpacks a layer there.
-fn unpack_layer() -> anyhow::Result<ExitCode> {
-    runtime::jail::enter()?;
-    Ok(image::unpack::main(std::io::stdin(), std::io::stdout()))
+fn unpack_layer() -> ExitCode {
+    match runtime::jail::enter() {
+        Ok(()) => image::unpack::main(std::io::stdin(), std::io::stdout()),
+        // The server tells of it in its answer.
+        Err(e) => image::unpack::failed(format!("{:#}", anyhow::Error::from(e)), std::io::stdout()),
+    }
 }
 
 impl ConfigCommand {

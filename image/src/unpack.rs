@@ -53,6 +53,12 @@ pub fn main(input: impl Read + Send + 'static, report: impl Write) -> ExitCode {
     }
 }
 
+/// Writes the report of a process that could not even begin.
+pub fn failed(reason: String, report: impl Write) -> ExitCode {
+    // Whoever reads the report sees at least that the process failed.
+    Report::Failed(reason).write(report).map_or(ExitCode::FAILURE, |()| ExitCode::FAILURE)
+}
+
 /// Unpacks into `root`, which is empty.
 fn unpack(
     root: OwnedFd,

@@ -111,6 +111,8 @@ proptest! {
         }
         archive.resize(archive.len() + 1024, 0);
         if let Some(ours) = ours(&archive) {
+            // The crate ends a PAX record at any line break, not where its length says.
+            prop_assume!(!ours.iter().any(|(name, link, ..)| name.contains(&b'\n') || link.contains(&b'\n')));
             let theirs = theirs(&archive);
             prop_assert!(theirs.is_ok(), "{:?} is no archive to the other reader: {theirs:?}", ours);
             let theirs = theirs.unwrap_or_default();
