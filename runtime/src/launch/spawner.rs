@@ -21,9 +21,6 @@ const CGROUP: &str = "/corten/monitors";
 /// The child needs it from clone3(2) to execveat(2).
 const STACK_BYTES: usize = 64 << 10;
 
-/// Above all numbers that a monitor's descriptors get.
-const FIRST_FREE_FD: i32 = 64;
-
 /// How often the cgroup may vanish under us.
 const ATTEMPTS: usize = 5;
 
@@ -137,17 +134,13 @@ impl Worker {
 
     fn spawn(&mut self, arguments: &[CString], fds: &[OwnedFd]) -> Result<(i32, OwnedFd), Error> {
         let failed = |source| Error::Spawn { operation: "start a monitor", source };
-        let first = FIRST_FREE_FD.max(i32::try_from(fds.len()).unwrap_or(i32::MAX));
-        let fds: Result<Vec<_>, _> =
-            fds.iter().map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, first)).collect();
-        let fds = fds.map_err(|source| failed(source.into()))?;
         for _ in 1..ATTEMPTS {
-            match self.try_spawn(arguments, &fds).map_err(failed) {
+            match self.try_spawn(arguments, fds).map_err(failed) {
                 Err(error) if has_vanished(&error) => self.join()?,
                 result => return result,
             }
         }
-        self.try_spawn(arguments, &fds).map_err(failed)
+        self.try_spawn(arguments, fds).map_err(failed)
     }
 
     fn try_spawn(&mut self, arguments: &[CString], fds: &[OwnedFd]) -> io::Result<(i32, OwnedFd)> {
@@ -163,8 +156,7 @@ fn has_vanished(error: &Error) -> bool {
     let mut cause: Option<&dyn std::error::Error> = Some(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<io::Error>() {
-            // EACCES is what clone3(2) says when the cgroup is removed at the very moment.
-            return matches!(error.raw_os_error(), Some(libc::EACCES | libc::ENODEV | libc::ENOENT));
+            return matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOENT));
         }
         cause = error.source();
     }

@@ -12,9 +12,6 @@ use super::Monitor;
 use super::poll::{Interest, Key, Source};
 use super::wire::{self, Answer, Refusal, Word};
 
-/// How long a dying monitor tries to have its last words taken.
-const GOODBYE: Duration = Duration::from_secs(1);
-
 /// How long nobody is listened to when there is no room for a connection.
 const DEAFNESS: Duration = Duration::from_secs(1);
 
@@ -138,9 +135,8 @@ impl Monitor {
         self.announce(&Word::Warning { text });
     }
 
-    /// Waits a moment for the last words to be taken.
-    pub(super) fn say_goodbye(&mut self) {
-        let end = Instant::now() + GOODBYE;
+    /// Waits until all has been taken, or the time is over.
+    pub(super) fn flush_connections(&mut self, end: Instant) {
         for key in self.connections.keys() {
             while let Some(connection) = self.connections.get_mut(key) {
                 let left = end.saturating_duration_since(Instant::now());

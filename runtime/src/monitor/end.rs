@@ -19,6 +19,9 @@ const NOT_STARTED: i32 = 128;
 /// How long an exit is held back for a log that is slow; longer than the log's own patience.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// How long a monitor that is done waits for a disk and for daemons.
+const GOODBYE: Duration = Duration::from_secs(1);
+
 impl Monitor {
     /// The container's init was reaped.
     pub(super) fn init_ended(&mut self, key: Key, code: i32) {
@@ -130,7 +133,9 @@ impl Monitor {
 
     /// Goes on with the end, if it has begun: pause goes last, and then the monitor.
     pub(super) fn continue_end(&mut self) {
-        let Some(waiting) = self.ending.clone() else { return };
+        if self.ending.is_none() {
+            return;
+        }
         let is_alive = |phase: Phase| !matches!(phase, Phase::Exited(_));
         let containers_live = self.containers.iter().any(|(_, container)| is_alive(container.phase));
         // Stages on their way out are in cgroups that are going to be removed.
@@ -145,10 +150,27 @@ impl Monitor {
             return;
         }
         self.is_over = true;
+    }
+
+    /// Has the logs written and the last answers taken, if that does not take long.
+    pub(super) fn say_goodbye(&mut self) {
+        let end = Instant::now() + GOODBYE;
+        loop {
+            for after in self.logs.settle() {
+                self.log_is_written(after);
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if self.outputs_are_written() || left.is_zero() {
+                break;
+            }
+            self.logs.wait(left);
+            self.log_got_on();
+        }
         rustix::fs::unlinkat(&self.dir, "monitor.sock", rustix::fs::AtFlags::empty()).ok();
-        for ticket in waiting {
+        for ticket in self.ending.take().unwrap_or_default() {
             self.answer(ticket, Ok(Answer::Done));
         }
+        self.flush_connections(end);
     }
 
     /// A monitor that no daemon will find is of no use: it ends when its directory is gone.

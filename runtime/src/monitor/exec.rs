@@ -145,11 +145,11 @@ impl Monitor {
                 self.warn(format!("{left} processes of a command that timed out cannot be killed"));
                 self.time_out(key);
             }
+            // Tried again until it is over.
+            Err(_) if !is_over => {}
             Err(error) => {
                 self.warn(format!("kill a command that timed out: {error}"));
-                if is_over {
-                    self.time_out(key);
-                }
+                self.time_out(key);
             }
         }
     }

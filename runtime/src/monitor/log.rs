@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
+
 use self::line::Tag;
 use self::writer::Notice;
 use super::clock::{Stamp, now_ns};
@@ -88,6 +90,16 @@ impl<T> Logs<T> {
         }
     }
 
+    /// Waits for the writer's next step; for the end of the process, when nothing else is waited for.
+    pub(super) fn wait(&mut self, time: Duration) {
+        let Some(writer) = &self.writer else { return };
+        let timeout = Timespec::try_from(time).ok();
+        writer.notice.want();
+        if !writer.ring.is_taken() {
+            rustix::event::poll(&mut [PollFd::new(&*writer.notice, PollFlags::IN)], timeout.as_ref()).ok();
+        }
+    }
+
     /// Takes a file on. The descriptor that the first one gives back tells of the writer's progress.
     pub(super) fn open(&mut self, file: OwnedFd) -> io::Result<(Slot, Option<BorrowedFd<'_>>)> {
         let free = self.used.iter().position(|used| !used).unwrap_or(self.used.len());
@@ -139,6 +151,11 @@ impl<T> Logs<T> {
         let stamp = self.stamp.at(now_ns());
         let Some(writer) = &mut self.writer else { return true };
         writer.ring.append(slot, &[stamp, stream, text[0], text[1], b"\n"]) || self.full()
+    }
+
+    /// Whether the writer is done with everything.
+    pub(super) fn is_settled(&self) -> bool {
+        self.controls.is_empty() && self.writer.as_ref().is_none_or(|writer| writer.ring.is_taken())
     }
 
     /// Whether output is to be thrown away instead of waiting for room.

@@ -47,7 +47,7 @@ pub(super) struct Output {
 impl Output {
     /// Whether all that was there at the container's end has been read.
     fn is_drained(&self) -> bool {
-        self.backlog.is_empty() && (self.fd.is_none() || self.left == Some(0))
+        self.backlog.is_empty() && self.lost == 0 && (self.fd.is_none() || self.left == Some(0))
     }
 }
 
@@ -122,6 +122,12 @@ impl Monitor {
             self.put(key, &backlog);
             self.drain(key);
         }
+    }
+
+    /// Whether all that was read is in the logs, and nothing is to be told of what is not.
+    pub(super) fn outputs_are_written(&self) -> bool {
+        let has_more = |output: &Output| output.lost > 0 || !output.backlog.is_empty();
+        self.logs.is_settled() && !self.outputs.iter().any(|(_, output)| has_more(output))
     }
 
     /// Reads all that is there at the container's end, of each of its outputs.

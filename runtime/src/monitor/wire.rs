@@ -201,7 +201,10 @@ pub(crate) fn decode_word(packet: &[u8]) -> Result<Word, postcard::Error> {
 /// A memfd that nobody can change any more.
 pub(crate) fn sealed(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
     use rustix::fs::{MemfdFlags, SealFlags};
-    let memfd = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // Linux before 6.3 does not know the flag, and later ones would rather have it.
+    let memfd = rustix::fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL)
+        .or_else(|_| rustix::fs::memfd_create(name, flags))?;
     let mut file = std::fs::File::from(memfd);
     io::Write::write_all(&mut file, bytes)?;
     rustix::fs::fcntl_add_seals(
@@ -259,4 +262,79 @@ pub(crate) fn receive(socket: impl AsFd) -> Result<Option<(Vec<u8>, Descriptors)
     packet.truncate(received.bytes);
     // Nobody sends empty packets: this is the end.
     Ok((!packet.is_empty()).then_some((packet, Descriptors(fds))))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    use super::*;
+    use crate::FailureKind;
+
+    fn pair() -> (OwnedFd, OwnedFd) {
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap()
+    }
+
+    #[test]
+    fn an_order_travels_with_its_descriptors() {
+        let (daemon, monitor) = pair();
+        let order = Order::Stop { id: "a".into(), signal: 15, grace_ms: u64::MAX };
+        let memfd = sealed("plan", b"steps").unwrap();
+        send(&daemon, &encode_order(7, &order).unwrap(), &[memfd.as_fd(), daemon.as_fd()]).unwrap();
+        let (packet, mut fds) = receive(&monitor).unwrap().unwrap();
+        let (serial, order) = decode_order(&packet).unwrap();
+        assert!(serial == 7 && matches!(order.unwrap(), Order::Stop { signal: 15, grace_ms: u64::MAX, .. }));
+        let mut bytes = [0; 8];
+        assert_eq!(rustix::io::pread(fds.take().unwrap(), &mut bytes, 0).unwrap(), 5);
+        assert_eq!(&bytes[..5], b"steps");
+        assert!(fds.take_if(false).unwrap().is_none());
+        assert!(fds.take_if(true).unwrap().is_some());
+        assert!(matches!(fds.take(), Err(Refusal::NotUnderstood)));
+    }
+
+    #[test]
+    fn the_end_and_the_lack_of_packets_are_told_apart() {
+        let (daemon, monitor) = pair();
+        assert_eq!(receive(&monitor).unwrap_err(), Errno::AGAIN);
+        drop(daemon);
+        assert!(receive(&monitor).unwrap().is_none());
+    }
+
+    #[test]
+    fn too_long_a_packet_is_not_read() {
+        let (daemon, monitor) = pair();
+        assert_eq!(send(&daemon, &[0; PACKET_BYTES + 1], &[]), Err(Errno::MSGSIZE));
+        rustix::net::send(&daemon, &[0; PACKET_BYTES + 1], SendFlags::empty()).unwrap();
+        assert_eq!(receive(&monitor).unwrap_err(), Errno::MSGSIZE);
+    }
+
+    #[test]
+    fn a_newer_release_can_be_talked_to() {
+        // A field that we do not know is at the end.
+        let mut packet = encode_order(3, &Order::Remove { id: "a".into() }).unwrap();
+        packet.extend_from_slice(b"more");
+        let (serial, order) = decode_order(&packet).unwrap();
+        assert!(serial == 3 && matches!(order.unwrap(), Order::Remove { id } if id == "a"));
+        // An order that we do not know can at least be refused.
+        let (serial, order) = decode_order(&postcard::to_stdvec(&(9_u64, 200_u32)).unwrap()).unwrap();
+        assert!(serial == 9 && order.is_err());
+    }
+
+    #[test]
+    fn words_come_back_as_they_were() {
+        let failure = Failure { what: "mount /x".into(), errno: 2, kind: FailureKind::Setup };
+        let word = Word::Answer { serial: 1, answer: Err(Refusal::Failed(failure.clone())) };
+        match decode_word(&encode_word(&word).unwrap()).unwrap() {
+            Word::Answer { serial: 1, answer: Err(Refusal::Failed(found)) } => assert_eq!(found, failure),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn nobody_changes_what_is_sealed() {
+        let report = Report { pid: 1, pause_pid: 2, containers: Vec::new() };
+        let memfd = sealed("report", &postcard::to_stdvec(&report).unwrap()).unwrap();
+        assert_eq!(rustix::io::write(&memfd, b"x"), Err(Errno::PERM));
+        assert_eq!(read_report(memfd).unwrap(), report);
+    }
 }

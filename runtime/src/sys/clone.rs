@@ -1,13 +1,14 @@
 //! clone3(2): children that go on in this program, and programs started from a thread of the daemon.
 
 use std::arch::asm;
-use std::ffi::{CStr, c_char, c_int, c_long};
+use std::ffi::{CStr, c_char, c_int};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::sys::signal::{SigSet, SigmaskHow};
+use rustix::process::{WaitId, WaitIdOptions};
 
 const CLONE_VM: u64 = 0x100;
 const CLONE_PIDFD: u64 = 0x1000;
@@ -86,23 +87,27 @@ pub(crate) fn fork(flags: c_int, cgroup: Option<BorrowedFd<'_>>) -> io::Result<C
 /// Starts a program in a session of its own, in `/`, with default signals, and if given in a v2 cgroup.
 ///
 /// Its v1 cgroups are those of the calling thread. The caller's memory is shared until the program runs, so
-/// the cost does not depend on its size. `stack` is the child's until then, 16 KiB are plenty. The
-/// descriptors in `fds` must be above their number.
+/// the cost does not depend on its size. `stack` is the child's until then, 16 KiB are plenty.
 pub(crate) fn spawn(
     program: &Program<'_>,
     cgroup: Option<BorrowedFd<'_>>,
     stack: &mut [u8],
 ) -> io::Result<(i32, OwnedFd)> {
+    // Out of the way of the numbers that they are to get.
+    let count = c_int::try_from(program.fds.len()).map_err(|_| io::Error::from_raw_os_error(libc::EMFILE))?;
+    let above = |fd| rustix::io::fcntl_dupfd_cloexec(fd, count);
+    let file = above(program.file)?;
+    let owned = program.fds.iter().map(|fd| above(*fd)).collect::<Result<Vec<_>, _>>()?;
+    let fds: Vec<RawFd> = owned.iter().map(AsRawFd::as_raw_fd).collect();
     let words: Vec<*const c_char> =
         program.arguments.iter().map(|word| word.as_ptr()).chain([ptr::null()]).collect();
     let environment = [ptr::null()];
-    let fds: Vec<RawFd> = program.fds.iter().map(AsRawFd::as_raw_fd).collect();
     let start = Start {
-        file: program.file.as_raw_fd(),
+        file: file.as_raw_fd(),
         arguments: words.as_ptr(),
         environment: environment.as_ptr(),
         fds: fds.as_ptr(),
-        fd_count: c_int::try_from(fds.len()).map_err(|_| io::Error::from_raw_os_error(libc::EMFILE))?,
+        fd_count: count,
         no_signals: *SigSet::empty().as_ref(),
         failure: AtomicI32::new(0),
     };
@@ -126,16 +131,14 @@ pub(crate) fn spawn(
     let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
     let result = clone_on_stack(&arguments, &start);
     mask.thread_set_mask()?;
-    let (pid, pidfd) = parent(c_long::try_from(result).unwrap_or(-1), pidfd).map_err(|_| {
-        io::Error::from_raw_os_error(i32::try_from(result.wrapping_neg()).unwrap_or(libc::EINVAL))
-    })?;
+    if let Ok(errno @ 1..) = i32::try_from(-result) {
+        return Err(io::Error::from_raw_os_error(errno));
+    }
+    let (pid, pidfd) = parent(result, pidfd)?;
     match start.failure.load(Ordering::Relaxed) {
         0 => Ok((pid, pidfd)),
         errno => {
-            rustix::process::waitid(
-                rustix::process::WaitId::PidFd(rustix::fd::AsFd::as_fd(&pidfd)),
-                rustix::process::WaitIdOptions::EXITED,
-            )?;
+            rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)?;
             Err(io::Error::from_raw_os_error(errno))
         }
     }
@@ -150,7 +153,7 @@ impl Arguments {
     }
 }
 
-fn parent(pid: c_long, pidfd: RawFd) -> io::Result<(i32, OwnedFd)> {
+fn parent(pid: i64, pidfd: RawFd) -> io::Result<(i32, OwnedFd)> {
     match i32::try_from(pid) {
         Ok(pid) if pid > 0 => {
             // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
@@ -267,4 +270,58 @@ impl Start {
 pub(crate) fn exit(code: c_int) -> ! {
     // SAFETY: has no pointers and does not return.
     unsafe { libc::_exit(code) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read;
+
+    use super::*;
+
+    fn run(file: &File, arguments: &[&CStr], more: usize) -> io::Result<String> {
+        let (mut output, theirs) = io::pipe().unwrap();
+        let null = File::open("/dev/null").unwrap();
+        let mut fds = vec![null.as_fd(), theirs.as_fd(), theirs.as_fd()];
+        fds.extend((0..more).map(|_| null.as_fd()));
+        let program = Program { file: file.as_fd(), arguments, fds: &fds };
+        let (pid, pidfd) = spawn(&program, None, &mut [0; 32 << 10])?;
+        assert!(pid > 0);
+        drop(theirs);
+        let mut text = String::new();
+        output.read_to_string(&mut text).unwrap();
+        rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED).unwrap();
+        Ok(text)
+    }
+
+    #[test]
+    fn a_program_has_what_it_is_given_and_nothing_else() {
+        let sh = File::open("/bin/sh").unwrap();
+        let script = c"cd /proc/$$/fd; echo *; echo $PWD; echo $0; read pid comm state parent group session rest < ../stat; \
+            test $pid = $session && echo leader; while read line; do case $line in Sig[BI]*|Shd*) echo $line;; esac; done < ../status";
+        // More than the numbers that are free now, so that the program's own file is in the way.
+        let text = run(&sh, &[c"name", c"-c", script, c"zero"], 30).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        let numbers: std::collections::BTreeSet<u32> =
+            lines[0].split(' ').map(|number| number.parse().unwrap()).collect();
+        // The shell itself may keep one above 9 of its own making.
+        assert!((0..33).all(|number| numbers.contains(&number)) && numbers.len() <= 34, "{text}");
+        assert_eq!(lines[2..4], ["zero", "leader"]);
+        assert!(lines[4..].contains(&"SigBlk: 0000000000000000"), "{text}");
+    }
+
+    #[test]
+    fn what_cannot_be_executed_says_why_and_leaves_nothing() {
+        let text = tempfile::tempfile().unwrap();
+        let error = run(&text, &[c"x"], 0).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EACCES));
+    }
+
+    #[test]
+    fn a_cgroup_that_is_none_is_refused() {
+        let sh = File::open("/bin/sh").unwrap();
+        let dir = File::open("/").unwrap();
+        let program = Program { file: sh.as_fd(), arguments: &[c"sh"], fds: &[dir.as_fd()] };
+        assert!(spawn(&program, Some(dir.as_fd()), &mut [0; 32 << 10]).is_err());
+    }
 }

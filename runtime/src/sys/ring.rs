@@ -130,6 +130,11 @@ impl Producer {
         self.shared.tail.load(Ordering::Acquire)
     }
 
+    /// The consumer is done with everything, and there is nothing to be published.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.open.is_none() && self.taken() == self.position
+    }
+
     fn extends(&self, slot: u16, bytes: usize) -> bool {
         let place = self.shared.place(self.position);
         self.open.is_some_and(|open| open.slot == slot)

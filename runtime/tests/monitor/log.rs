@@ -90,3 +90,45 @@ async fn who_holds_the_output_is_not_waited_for_but_heard() {
     assert_eq!(pod.log(&id), ["stdout F hello"]);
     pod.end().await;
 }
+
+#[tokio::test]
+async fn a_stuck_disk_stops_no_container_for_long() {
+    let node = node();
+    let mut pod = node.pod().await;
+    let container = Container::new("yes 0123456789 | head -n 200000; echo done > /done; exec sleep 1000");
+    let id = container.id.clone();
+    let mut order = pod.order(container);
+    // A pipe that nobody reads stands for the disk.
+    let (disk, stuck) = std::io::pipe().unwrap();
+    order.log = Some(stuck.into());
+    let root = pod.node.dir.path().join("containers").join(&id).join("upper");
+    pod.monitor.create(order).await.unwrap();
+    pod.monitor.start(&id).await.unwrap();
+    until(|| root.join("done").exists()).await;
+    // Its end is not held up either.
+    let begin = std::time::Instant::now();
+    let exit = pod.monitor.stop(&id, libc::SIGKILL, std::time::Duration::ZERO).await.unwrap();
+    assert_eq!(exit.code, 128 + libc::SIGKILL);
+    assert!(begin.elapsed() < std::time::Duration::from_secs(20), "{:?}", begin.elapsed());
+    // The disk comes back, and what it did not get is counted.
+    let reader = tokio::task::spawn_blocking(move || std::io::read_to_string(disk).unwrap());
+    pod.end().await;
+    let log = reader.await.unwrap();
+    let lines = log.lines().filter(|line| line.ends_with("stdout F 0123456789")).count();
+    let note = log.lines().find(|line| line.contains("stderr F corten: ")).unwrap();
+    let lost: usize = note.split_whitespace().find_map(|word| word.parse().ok()).unwrap();
+    assert_eq!(lines * 11 + lost, 200_000 * 11, "{note}");
+}
+
+#[tokio::test]
+async fn a_quick_writer_loses_nothing_to_a_disk_that_moves() {
+    let node = node();
+    let mut pod = node.pod().await;
+    let container = Container::new("yes 0123456789 | head -n 500000");
+    let id = container.id.clone();
+    pod.finish(container).await;
+    let log = pod.log(&id);
+    assert_eq!(log.len(), 500_000);
+    assert!(log.iter().all(|line| line == "stdout F 0123456789"));
+    pod.end().await;
+}

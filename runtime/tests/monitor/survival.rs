@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use runtime::{ContainerState, Error, Event, ExecExit, recorded_exit};
+use runtime::{ContainerState, Error, Event, recorded_exit};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::fixture::{Container, node, open, until, until_gone};
@@ -34,8 +34,8 @@ async fn a_daemon_that_comes_later_finds_everything() {
         (exited_id.as_str(), ContainerState::Exited(exit)),
     ];
     assert_eq!(states, expected);
-    let (touched, _) = pod.exec(&running, "touch /go").await;
-    assert_eq!(touched.unwrap(), ExecExit::Exited(0));
+    // The container may be quicker to end than this is.
+    pod.exec(&running, "touch /go").await.0.unwrap();
     let Some(Event::Exited { id, exit }) = events.recv().await else { panic!("no exit") };
     assert_eq!((id.as_str(), exit.code), (running.as_str(), 5));
     assert_eq!(pod.log(&running), ["stdout F one", "stdout F two"]);
@@ -110,4 +110,41 @@ async fn a_monitor_whose_directory_is_gone_goes_too() {
     std::fs::remove_dir_all(pod.dir()).unwrap();
     drop(pod);
     until_gone(pid).await;
+}
+
+#[tokio::test]
+async fn a_socket_is_found_however_long_its_directory_s_name() {
+    let node = node();
+    let mut sandbox = node.sandbox();
+    sandbox.dir = node.dir.path().join("x".repeat(200)).join("y".repeat(200));
+    std::fs::create_dir_all(&sandbox.dir).unwrap();
+    let dir = sandbox.dir.clone();
+    let pod = node.launch(sandbox).await.unwrap();
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&dir.join("monitor.sock").metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let (monitor, _, report) = node.runtime.adopt(&dir).await.unwrap();
+    assert_eq!((monitor.pid(), report.containers), (pod.monitor.pid(), vec![]));
+    pod.end().await;
+    assert!(!dir.join("monitor.sock").exists());
+}
+
+#[tokio::test]
+async fn what_is_not_a_monitor_is_not_adopted() {
+    let node = node();
+    let pod = node.pod().await;
+    let other = node.dir.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    let refused = async |kind| match node.runtime.adopt(&other).await {
+        Err(Error::Adopt { source, .. }) => assert_eq!(source.raw_os_error(), Some(kind), "{source}"),
+        other => panic!("{other:?}"),
+    };
+    refused(libc::ENOENT).await;
+    std::os::unix::fs::symlink(pod.dir().join("monitor.sock"), other.join("monitor.sock")).unwrap();
+    refused(libc::ENOTSOCK).await;
+    std::fs::remove_file(other.join("monitor.sock")).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(other.join("monitor.sock")).unwrap());
+    // As a monitor that was killed leaves it.
+    refused(libc::ECONNREFUSED).await;
+    pod.end().await;
 }
