@@ -117,17 +117,31 @@ impl Network {
         {
             left.push(format!("interface {}", port.file_name().to_string_lossy()));
         }
-        let quoted = format!("name: \"{}\"", self.name());
-        for line in output("iptables", &["-w", "-t", "nat", "-S"]).lines() {
-            if line.replace('\\', "").contains(&quoted) {
-                left.push(format!("rule {line}"));
-            }
-        }
+        left.extend(self.rules().into_iter().map(|rule| format!("rule {rule}")));
         left
     }
 
-    /// Removes the bridge, which the plugin leaves for the next pod.
+    /// The packet filter rules of this network's plugins, as arguments for a shell.
+    fn rules(&self) -> Vec<String> {
+        let quoted = format!("name: \"{}\"", self.name());
+        let rules = output("iptables", &["-w", "-t", "nat", "-S"]);
+        rules.lines().filter(|rule| rule.replace('\\', "").contains(&quoted)).map(str::to_owned).collect()
+    }
+
+    /// Removes its rules, as a restart of the machine does.
+    pub fn forget_rules(&self) {
+        for rule in self.rules() {
+            let rule = rule.replacen("-A", "-D", 1);
+            output("sh", &["-c", &format!("iptables -w -t nat {rule}")]);
+            if let Some(chain) = rule.split(' ').nth(1).filter(|chain| chain.starts_with("CNI-")) {
+                output("iptables", &["-w", "-t", "nat", "-X", chain]);
+            }
+        }
+    }
+
+    /// Removes the bridge, which the plugin leaves for the next pod, and what a failed test left.
     pub fn remove(&self) {
+        self.forget_rules();
         output("ip", &["link", "delete", &self.name()]);
     }
 }

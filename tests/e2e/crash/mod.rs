@@ -2,4 +2,5 @@
 
 mod daemon;
 mod monitor;
+mod reboot;
 mod residue;
