@@ -148,6 +148,18 @@ impl Contestant {
         format!("{}-daemon", self.cgroup)
     }
 
+    /// Whether a process is one that the contestant runs for its pods: monitor or shim, and pause.
+    pub(crate) fn is_helper(&self, pid: u32) -> bool {
+        let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        match self.kind {
+            Kind::Corten => read("cgroup").contains(":/corten/monitors"),
+            Kind::Containerd => {
+                ["containerd-shim", "pause"].iter().any(|name| read("comm").starts_with(name))
+            }
+            Kind::Foreign => false,
+        }
+    }
+
     pub(crate) fn cri(&self) -> Result<Cri> {
         Cri::lazy(&self.socket)
     }

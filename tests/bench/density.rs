@@ -1,6 +1,5 @@
 //! Forty pods: how fast they come with eight at a time, what they cost, how fast lists are.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,11 +23,10 @@ const IDLE: Duration = Duration::from_secs(20);
 pub(crate) async fn measure(contestants: &mut [Contestant], report: &mut Report) -> Result {
     for (number, contestant) in contestants.iter().enumerate() {
         eprintln!("{PODS} pods: {}", contestant.name);
-        let processes = processes();
         let running = bring_up(contestant, number, report).await?;
         lists(contestant, number, report, &running).await?;
         if contestant.is_own() {
-            memory(contestant, number, report, &processes)?;
+            memory(contestant, number, report)?;
             idle(contestant, number, report).await;
         }
         let began = Instant::now();
@@ -83,8 +81,8 @@ async fn lists(contestant: &Contestant, number: usize, report: &mut Report, runn
     Ok(())
 }
 
-/// The daemon, and all that came with the pods but the containers' own processes.
-fn memory(contestant: &Contestant, number: usize, report: &mut Report, before: &BTreeSet<u32>) -> Result {
+/// The daemon, and what it runs for each pod besides the containers' own processes.
+fn memory(contestant: &Contestant, number: usize, report: &mut Report) -> Result {
     let daemon = contestant.pid().context("the daemon's pid")?;
     report.add(
         "daemon's memory (PSS), 40 pods",
@@ -92,9 +90,7 @@ fn memory(contestant: &Contestant, number: usize, report: &mut Report, before: &
         number,
         pss_kib(daemon).unwrap_or_default(),
     );
-    let helpers = processes()
-        .into_iter()
-        .filter(|pid| !before.contains(pid) && *pid != daemon && name(*pid) != "sleep");
+    let helpers = processes().into_iter().filter(|pid| contestant.is_helper(*pid));
     let sum: f64 = helpers.filter_map(pss_kib).sum();
     report.add("helpers' memory (PSS) a pod, pause included", Unit::Kibibytes, number, sum / f64::from(PODS));
     Ok(())
@@ -109,13 +105,9 @@ async fn idle(contestant: &Contestant, number: usize, report: &mut Report) {
     report.add("processor while idle, 40 pods", Unit::Percent, number, percent);
 }
 
-fn processes() -> BTreeSet<u32> {
+fn processes() -> Vec<u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
-}
-
-fn name(pid: u32) -> String {
-    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
 }
 
 fn pss_kib(pid: u32) -> Option<f64> {

@@ -98,34 +98,65 @@ fn a_user_that_the_image_does_not_have_is_named() {
 }
 
 #[test]
-fn the_same_pod_asked_for_twice_is_the_same_pod() {
+fn the_same_asked_for_twice_at_once_is_made_once() {
     on_own_node(&Setup::default(), async |kubelet| {
         let request = kubelet.pod().request().await?;
+        let (first, second) = tokio::join!(Pod::run(kubelet, request.clone()), Pod::run(kubelet, request));
+        let (pod, second) = (first?, second?);
+        assert_eq!(pod.id, second.id);
+        let request = pod.container().request().await?;
         let (first, second) =
-            tokio::join!(Pod::run(kubelet, request.clone()), Pod::run(kubelet, request.clone()));
-        let (first, second) = (first?, second?);
-        assert_eq!(first.id, second.id);
-        let mut other = request;
-        other.config.get_or_insert_default().hostname = "another".to_owned();
-        let status = Pod::run(kubelet, other).await.unwrap_err();
-        assert_eq!(status.code(), Code::AlreadyExists, "{status}");
-        assert!(status.message().contains(&first.id), "{status}");
+            tokio::join!(Container::create(&pod, request.clone()), Container::create(&pod, request));
+        assert_eq!(first?.id, second?.id);
+        assert_eq!(kubelet.containers(wire::ContainerFilter::default()).await?.len(), 1);
         Ok(())
     });
 }
 
 #[test]
-fn the_same_container_asked_for_twice_is_the_same_and_another_of_its_name_is_refused() {
+fn a_name_in_use_is_refused_with_the_id_that_has_it() {
     on_own_node(&Setup::default(), async |kubelet| {
-        let pod = kubelet.pod().run().await?;
-        let request = pod.container().request().await?;
-        let first = Container::create(&pod, request.clone()).await?;
-        let second = Container::create(&pod, request.clone()).await?;
-        assert_eq!(first.id, second.id);
-        let mut other = request;
-        other.config.get_or_insert_default().command = vec!["true".to_owned()];
-        let status = Container::create(&pod, other).await.unwrap_err();
+        let mut request = kubelet.pod().request().await?;
+        let pod = Pod::run(kubelet, request.clone()).await?;
+        request.config.get_or_insert_default().hostname = "another".to_owned();
+        let status = Pod::run(kubelet, request).await.unwrap_err();
         assert_eq!(status.code(), Code::AlreadyExists, "{status}");
+        assert!(status.message().contains(&pod.id), "{status}");
+
+        let mut request = pod.container().request().await?;
+        let container = Container::create(&pod, request.clone()).await?;
+        request.config.get_or_insert_default().command = vec!["true".to_owned()];
+        let status = Container::create(&pod, request).await.unwrap_err();
+        assert_eq!(status.code(), Code::AlreadyExists, "{status}");
+        assert!(status.message().contains(&container.id), "{status}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_pod_whose_caller_left_is_had_by_asking_again() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        let network = kubelet.node().network();
+        // The bridge, after a while.
+        let plugin = "[ $CNI_COMMAND = ADD ] && sleep 1\nexec /usr/lib/cni/bridge";
+        std::fs::create_dir_all(network.bin_dir())?;
+        network.write_script("99-unused.conflist", "slow", plugin)?;
+        let mut list = network.bridge();
+        list["plugins"][0]["type"] = json!("slow");
+        network.write("10-bridge.conflist", &list)?;
+        let request = kubelet.pod().request().await?;
+        let took = corten_tests::eventually("the slow plugin is used", async || {
+            let began = std::time::Instant::now();
+            kubelet.pod().run().await?.remove().await?;
+            Ok((began.elapsed() > Duration::from_secs(1)).then(|| began.elapsed()))
+        })
+        .await?;
+        let hasty =
+            tokio::time::timeout(Duration::from_millis(200), Pod::run(kubelet, request.clone())).await;
+        assert!(hasty.is_err(), "it took {took:?} before, and nothing now");
+        let pod = Pod::run(kubelet, request).await?;
+        let listed = kubelet.pods(wire::PodSandboxFilter::default()).await?;
+        assert_eq!(listed.iter().map(|one| &one.id).collect::<Vec<_>>(), [&pod.id]);
         Ok(())
     });
 }
