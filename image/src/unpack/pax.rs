@@ -210,6 +210,8 @@ mod tests {
         let extended = parse(b"10 path=a\n13 size=1234\n30 SCHILY.xattr.user.k=a\n=\0b\n\n").unwrap();
         assert_eq!(extended.path.as_deref(), Some(&b"a"[..]));
         assert_eq!(extended.size, Some(1234));
+        // A record ends where its length says, not at a line break.
+        assert_eq!(parse(b"12 path=\nab\n").unwrap().path.as_deref(), Some(&b"\nab"[..]));
         assert_eq!(extended.xattrs, [(b"user.k".to_vec(), b"a\n=\0b\n".to_vec())]);
     }
 
