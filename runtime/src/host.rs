@@ -6,7 +6,7 @@ use std::fs;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use rustix::mount::{FsOpenFlags, fsconfig_set_string, fsopen};
+use rustix::mount::{FsOpenFlags, fsconfig_set_flag, fsconfig_set_string, fsopen};
 use serde::{Deserialize, Serialize};
 
 use crate::capabilities::Set;
@@ -133,8 +133,10 @@ fn has_mount_setattr() -> bool {
 
 /// Begins to describe an overlay that is never made.
 fn has_overlay_layers() -> bool {
-    let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC);
-    context.is_ok_and(|context| fsconfig_set_string(&context, c"lowerdir+", c"/") != Err(Errno::INVAL))
+    let Ok(context) = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC) else { return false };
+    // Until Linux 6.5 it takes every word, and looks at them later.
+    fsconfig_set_flag(&context, c"no-such-word").is_err()
+        && fsconfig_set_string(&context, c"lowerdir+", c"/") != Err(Errno::INVAL)
 }
 
 #[cfg(test)]

@@ -39,6 +39,9 @@ pub(super) fn create(host: &Hierarchies, path: &CgroupPath, limits: &Limits) -> 
 pub(super) fn make_parents(host: &Hierarchies, path: &CgroupPath) -> Result<(), Error> {
     if let Some(unified) = &host.unified {
         make_parents_in(|path| unified.directory(path), path, &mut Vec::new())?;
+        // The last one is for processes, and has what the others pass on.
+        let above = path.parent().map(|last| last.ancestors().collect::<Vec<_>>());
+        enable(unified, &wanted(host, unified, &Limits::default()), above.unwrap_or_default())?;
     }
     for hierarchy in &host.v1 {
         make_parents_in(|path| hierarchy.directory(path), path, &mut Vec::new())?;
@@ -58,18 +61,29 @@ fn make(
     if let Some(unified) = &host.unified {
         let wanted = wanted(host, unified, limits);
         make_in(|path| unified.directory(path), path, made)?;
-        if !wanted.is_empty() {
-            v2::enable::enable(&Directory::new(unified.root.clone()), &wanted)?;
-            for parent in path.ancestors() {
-                v2::enable::enable(&unified.directory(&parent), &wanted)?;
-            }
-        }
+        enable(unified, &wanted, path.ancestors())?;
     }
     for hierarchy in &host.v1 {
         make_in(|path| hierarchy.directory(path), path, made)?;
         if hierarchy.controllers.contains(&Controller::Cpuset) {
             inherit_cpuset(hierarchy, path.ancestors().chain([path.clone()]))?;
         }
+    }
+    Ok(())
+}
+
+/// Passes controllers on from the root through the parents of a cgroup.
+fn enable(
+    unified: &Unified,
+    wanted: &[Controller],
+    parents: impl IntoIterator<Item = CgroupPath>,
+) -> Result<(), Error> {
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    v2::enable::enable(&Directory::new(unified.root.clone()), wanted)?;
+    for parent in parents {
+        v2::enable::enable(&unified.directory(&parent), wanted)?;
     }
     Ok(())
 }

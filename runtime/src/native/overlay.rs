@@ -38,7 +38,12 @@ fn by_layer(root: &Root, layers: &OwnedFd) -> Result<Option<OwnedFd>, Failure> {
     if root.lowers.iter().any(|name| name.as_bytes().len() > STRING_BYTES) {
         return Ok(None);
     }
-    let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC).during(|| "mount overlay".into())?;
+    let open = || fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC).during(|| "mount overlay".into());
+    // Until Linux 6.5 it takes every word, and looks at them when it is too late to do otherwise.
+    if fsconfig_set_flag(open()?, c"no-such-word").is_ok() {
+        return Ok(None);
+    }
+    let context = open()?;
     rustix::process::fchdir(layers).during(|| format!("enter {}", show(&root.layers)))?;
     for (index, name) in root.lowers.iter().enumerate() {
         match fsconfig_set_string(&context, c"lowerdir+", name) {
