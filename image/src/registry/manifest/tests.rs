@@ -1,3 +1,5 @@
+//! Which documents are manifests, indexes and configurations, and which are refused.
+
 use serde_json::{Value, json};
 
 use super::*;
