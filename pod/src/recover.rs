@@ -38,6 +38,7 @@ impl Node {
                 Err(error) => tracing::error!(%error, "recover a pod"),
             }
         }
+        self.collect_layers();
         self.sweep().await
     }
 

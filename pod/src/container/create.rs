@@ -1,7 +1,7 @@
 //! CreateContainer: image, identity, spec, cgroup and log; then the init stage is cloned and waits.
 
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -226,11 +226,14 @@ impl Node {
     /// The writable layer, and the layers below it.
     fn rootfs(&self, container: &Container, lease: &Lease) -> Result<plan::Rootfs> {
         let dir = self.container_dir(&container.id);
-        // The upper directory's mode is that of the container's root directory.
-        for (name, mode) in [("upper", 0o755), ("work", 0o700), ("volumes", 0o700)] {
+        for name in ["upper", "work", "volumes"] {
             let path = dir.join(name);
-            let made = fs::DirBuilder::new().recursive(true).mode(mode).create(&path);
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
             made.map_err(Error::file("make directory", &path))?;
+        }
+        if let Some(top) = lease.lowers().first() {
+            let (top, upper) = (lease.layers_dir().join(top), dir.join("upper"));
+            like(&top, &upper).map_err(Error::file("set mode and owner of", &upper))?;
         }
         Ok(plan::Rootfs {
             layers: lease.layers_dir().to_owned(),
@@ -256,6 +259,13 @@ impl Node {
 struct Neighbours {
     pause_pid: i32,
     target_pid: Option<i32>,
+}
+
+/// The upper directory is what the container sees as its root directory: the image says whose it is.
+fn like(image_root: &Path, upper: &Path) -> std::io::Result<()> {
+    let metadata = fs::symlink_metadata(image_root)?;
+    std::os::unix::fs::lchown(upper, Some(metadata.uid()), Some(metadata.gid()))?;
+    fs::set_permissions(upper, metadata.permissions())
 }
 
 fn ready(pod: &Sandbox) -> Result<()> {

@@ -51,7 +51,7 @@ impl Node {
     }
 
     /// An image may have been removed while containers used its layers. Nobody waits for their deletion.
-    fn collect_layers(self: &Arc<Self>) {
+    pub(crate) fn collect_layers(self: &Arc<Self>) {
         let node = self.clone();
         tokio::spawn(async move {
             if let Err(error) = node.images.collect().await {
