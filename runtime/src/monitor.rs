@@ -206,6 +206,7 @@ impl Monitor {
 
     fn log_got_on(&mut self) {
         self.logs.progress();
+        self.hold_exits_back();
         self.resume_outputs();
     }
 }

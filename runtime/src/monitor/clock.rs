@@ -46,6 +46,11 @@ impl Stamp {
         digits(&mut self.text[20..29], time_ns.rem_euclid(1_000_000_000));
         &self.text
     }
+
+    /// The text for the last time asked for.
+    pub(super) fn text(&self) -> &[u8; STAMP_BYTES] {
+        &self.text
+    }
 }
 
 fn digits(text: &mut [u8], mut value: i64) {

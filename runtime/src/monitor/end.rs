@@ -16,7 +16,7 @@ use crate::{Exit, Failure};
 /// The exit code of a container whose command could not be executed, as containerd has it.
 const NOT_STARTED: i32 = 128;
 
-/// How long an exit is held back for a log that is slow; longer than the log's own patience.
+/// How long an exit is held back for a log that does not move.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// How long a monitor that is done waits for a disk and for daemons.
@@ -70,6 +70,15 @@ impl Monitor {
         container.stdin = None;
         container.phase = Phase::Ending { exit, deadline: Instant::now() + LAST_WORDS, is_flushed: false };
         self.drain_outputs(key);
+    }
+
+    /// The log moves, so those whose last words it is to take have more time.
+    pub(super) fn hold_exits_back(&mut self) {
+        for (_, container) in self.containers.iter_mut() {
+            if let Phase::Ending { deadline, .. } = &mut container.phase {
+                *deadline = Instant::now() + LAST_WORDS;
+            }
+        }
     }
 
     /// Records the exit, then announces it.

@@ -25,8 +25,8 @@ const RING_BYTES: usize = 256 << 10;
 /// So many containers with a log a pod can have at a time.
 const SLOTS: u16 = 256;
 
-/// How long a container waits for a disk.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a container waits for a disk that does not move at all; what is slow is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A log's place in the writer's table.
 pub(super) type Slot = u16;
@@ -137,6 +137,11 @@ impl<T> Logs<T> {
         self.waits.push((position, then));
     }
 
+    /// What is written from here on has the present time.
+    pub(super) fn take_time(&mut self) {
+        self.stamp.at(now_ns());
+    }
+
     /// Writes a line or a part of one; false when there is no room.
     pub(super) fn write(&mut self, slot: Slot, stream: Stream, tag: Tag, text: [&[u8]; 2]) -> bool {
         if self.state == State::Dropping || !self.apply_controls() {
@@ -148,7 +153,7 @@ impl<T> Logs<T> {
             (Stream::Stderr, Tag::Full) => b" stderr F ",
             (Stream::Stderr, Tag::Partial) => b" stderr P ",
         };
-        let stamp = self.stamp.at(now_ns());
+        let stamp = self.stamp.text();
         let Some(writer) = &mut self.writer else { return true };
         writer.ring.append(slot, &[stamp, stream, text[0], text[1], b"\n"]) || self.full()
     }

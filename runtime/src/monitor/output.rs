@@ -192,6 +192,8 @@ impl Monitor {
         let Some(output) = self.outputs.get_mut(key) else { return };
         let Some(slot) = output.log else { return };
         let (logs, stream) = (&mut self.logs, output.stream);
+        // One for all lines that are read at once.
+        logs.take_time();
         if logs.is_dropping() {
             output.lost += (chunk.len() + output.lines.forget()) as u64;
         } else {
@@ -221,6 +223,7 @@ impl Monitor {
         let Some(owner) = self.containers.get_mut(container) else { return };
         let Phase::Ending { is_flushed, .. } = &mut owner.phase else { return };
         let outputs = &mut self.outputs;
+        self.logs.take_time();
         if *is_flushed || !owner.outputs.iter().all(|key| outputs.get(*key).is_none_or(Output::is_drained)) {
             return;
         }

@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 const HEADER_BYTES: usize = 8;
 
+/// Records are not made longer than this by adding to them, so that the consumer is done with one soon.
+const RECORD_BYTES: u64 = 32 << 10;
+
 const PAD: u16 = 0;
 const BYTES: u16 = 1;
 const FILE: u16 = 2;
@@ -137,7 +140,7 @@ impl Producer {
 
     fn extends(&self, slot: u16, bytes: usize) -> bool {
         let place = self.shared.place(self.position);
-        self.open.is_some_and(|open| open.slot == slot)
+        self.open.is_some_and(|open| open.slot == slot && self.position - open.start < RECORD_BYTES)
             && place != 0
             && bytes <= self.shared.buffer.len() - place
             && bytes as u64 <= self.free()
