@@ -32,7 +32,7 @@ pub struct Config {
     pub conf_dir: PathBuf,
     /// Directories of CNI plugins, searched in order.
     pub bin_dirs: Vec<PathBuf>,
-    /// Directory of the pods' network namespaces, see [`netns`]; made a shared mount.
+    /// Directory of the pods' network namespaces; made a shared mount.
     pub netns_dir: PathBuf,
     /// Directory of CNI results, as libcni keeps them.
     pub cache_dir: PathBuf,

@@ -49,7 +49,8 @@ fn a_further_process_is_in_the_container() {
             process["args"] = json!([
                 "sh",
                 "-c",
-                "pwd; hostname; echo $NAME; ps | grep -c 'sleep 100[0]'; for i in /proc/self/ns/*; do readlink $i; done; exit 7"
+                "until ps | grep -q 'sleep 100[0]'; do :; done; \
+                 pwd; hostname; echo $NAME; ps | grep -c 'sleep 100[0]'; for i in /proc/self/ns/*; do readlink $i; done; exit 7"
             ]);
             let (code, output) = pod.exec(&container, &process).unwrap();
             assert_eq!(code, 7);
