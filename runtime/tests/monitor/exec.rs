@@ -123,3 +123,28 @@ async fn the_container_s_end_is_its_processes_end() {
     pod.exit_of(&id).await;
     pod.end().await;
 }
+
+#[tokio::test]
+async fn a_container_that_made_a_subtree_of_its_cgroup_can_be_entered() {
+    let node = node();
+    let mut pod = node.pod().await;
+    let container = Container::new("exec sleep 1000");
+    let id = container.id.clone();
+    let pid = pod.create(container).await.unwrap();
+    pod.monitor.start(&id).await.unwrap();
+    let roots = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(std::path::Path::new);
+    let root = roots.into_iter().find(|root| root.join("cgroup.controllers").exists()).unwrap();
+    let path = pod.cgroup(&id).path().as_str().to_owned();
+    let top = root.join(path.trim_start_matches('/'));
+    std::fs::create_dir(top.join("init")).unwrap();
+    std::fs::write(top.join("init/cgroup.procs"), pid.to_string()).unwrap();
+    // With controllers passed on it takes no processes itself any more; a hybrid host has none to pass on.
+    let controllers = std::fs::read_to_string(top.join("cgroup.controllers")).unwrap();
+    let all: Vec<_> = controllers.split_whitespace().map(|name| format!("+{name}")).collect();
+    std::fs::write(top.join("cgroup.subtree_control"), all.join(" ")).unwrap();
+    let (exit, output) = pod.exec(&id, "cat /proc/self/cgroup").await;
+    assert_eq!(exit.unwrap(), ExecExit::Exited(0));
+    let place = output.lines().find_map(|line| line.strip_prefix("0::")).unwrap();
+    assert!(place.ends_with(&format!("{id}/init")) || (all.is_empty() && place.ends_with(&id)), "{place}");
+    pod.end().await;
+}
