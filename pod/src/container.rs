@@ -24,6 +24,9 @@ use crate::sandbox::Sandbox;
 use crate::stats::Readings;
 use crate::status::{ContainerState, ContainerStatus};
 
+/// The reason of a container whose command never ran.
+const START_ERROR: &str = "StartError";
+
 /// One container.
 #[derive(Debug)]
 pub(crate) struct Container {
@@ -150,19 +153,23 @@ impl Ending {
         Self { at_ns, code: 255, reason: "Unknown".to_owned(), message: message.to_owned() }
     }
 
+    fn is_start_error(&self) -> bool {
+        self.reason == START_ERROR
+    }
+
     /// Its command never ran.
     pub(crate) fn start_error(at_ns: i64, message: String) -> Self {
-        Self { at_ns, code: 128, reason: "StartError".to_owned(), message }
+        Self { at_ns, code: 128, reason: START_ERROR.to_owned(), message }
     }
 }
 
 impl Node {
-    /// Takes in that a container ended; the first word counts.
+    /// Takes in that a container ended. The first word counts, but for that of a start that failed: it says more.
     pub(crate) async fn exited(self: &Arc<Self>, container: &Arc<Container>, ending: Ending) {
         let (node, ended) = (self.clone(), container.clone());
         let recorded = blocking(move || {
             ended.update(&node.records, |record| {
-                if !matches!(record.phase, ContainerPhase::Exited(_)) {
+                if ending.is_start_error() || !matches!(record.phase, ContainerPhase::Exited(_)) {
                     record.phase = ContainerPhase::Exited(ending);
                 }
             })?;

@@ -48,6 +48,10 @@ impl Node {
 
     async fn create_once(self: Arc<Self>, pod: Arc<Sandbox>, config: ContainerConfig) -> Result<String> {
         ready(&pod)?;
+        if config.security.privileged && !pod.config.security.privileged {
+            let reason = "the pod is not privileged: make it so, or the container not";
+            return Err(Error::invalid("config.linux.security_context.privileged", reason));
+        }
         let source = self.source(&config).await?;
         let container = Arc::new(self.new_container(&pod, config, &source)?);
         self.table.insert_container(container.clone())?;

@@ -88,6 +88,12 @@ fn parse(user: &str) -> Result<RunAs> {
     if user.bytes().all(|byte| byte.is_ascii_digit()) {
         return number(user).map(RunAs::Uid);
     }
+    // What others may read as a number is no name here either (CVE-2026-46680).
+    let unsigned = user.trim_start_matches(['+', '-']);
+    if unsigned.len() != user.len() || user.starts_with("0x") || user.starts_with("0X") {
+        let reason = "not a user: give a plain number, or a name of the image's /etc/passwd".to_owned();
+        return Err(Error::User { user: user.to_owned(), reason });
+    }
     Ok(RunAs::Name(user.to_owned()))
 }
 
