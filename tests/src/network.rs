@@ -5,11 +5,15 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use serde_json::json;
 
 use crate::Result;
+
+/// How long plugins may go on whose daemon was killed.
+const PLUGINS_LIMIT: Duration = Duration::from_secs(10);
 
 /// Where Debian puts the plugins.
 pub const PLUGINS: &str = "/usr/lib/cni";
@@ -102,8 +106,20 @@ impl Network {
         self.write(file, &json!({"cniVersion": "1.0.0", "name": self.name(), "plugins": [{"type": plugin}]}))
     }
 
-    /// What of this network is left on the host: addresses, interfaces, packet filter rules.
+    /// What of this network is left on the host, once plugins that a killed daemon left running have ended.
     pub fn leftovers(&self) -> Vec<String> {
+        let deadline = Instant::now() + PLUGINS_LIMIT;
+        loop {
+            let left = self.leftovers_now();
+            if left.is_empty() || Instant::now() > deadline {
+                return left;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Addresses, interfaces, packet filter rules.
+    fn leftovers_now(&self) -> Vec<String> {
         let mut left = Vec::new();
         let addresses = self.dir.join("addresses").join(self.name());
         for entry in fs::read_dir(addresses).into_iter().flatten().flatten() {
