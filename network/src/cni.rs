@@ -9,6 +9,7 @@ mod cache;
 mod chain;
 mod config;
 mod directory;
+pub(crate) mod orphans;
 mod plugins;
 mod process;
 mod result;

@@ -13,6 +13,7 @@ mod quantity;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -91,6 +92,11 @@ impl Network {
     pub async fn detach(&self, attachment: &Attachment) -> Result<(), Error> {
         let network = self.shared.watched.network().ok();
         self.shared.chain.del(network.as_deref(), attachment).await
+    }
+
+    /// Waits for plugins that a killed daemon left at work on a pod, so that what they do can be undone.
+    pub async fn settle(&self, id: &str) {
+        cni::orphans::ended(id, Duration::from_secs(60)).await;
     }
 
     /// Asks the plugins whether a pod's network is still as they made it.

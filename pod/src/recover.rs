@@ -71,6 +71,9 @@ impl Node {
         let dir = self.pod_dir(&record.id);
         let pod = Arc::new(Sandbox::new(record, dir));
         self.table.insert_pod(pod.clone())?;
+        if matches!(phase, PodPhase::Creating | PodPhase::Stopping) && pod.has_network() {
+            self.network.settle(&pod.id).await;
+        }
         let mut half_made = Vec::new();
         for record in containers {
             let container = self.recover_container(&pod, record)?;

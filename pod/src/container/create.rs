@@ -46,8 +46,13 @@ impl Node {
         self.creating_containers.run(key, || async move { node.create_once(pod, config).await }).await
     }
 
-    async fn create_once(self: Arc<Self>, pod: Arc<Sandbox>, config: ContainerConfig) -> Result<String> {
+    async fn create_once(self: Arc<Self>, pod: Arc<Sandbox>, mut config: ContainerConfig) -> Result<String> {
         ready(&pod)?;
+        let pid = &mut config.security.namespaces.pid;
+        if *pid == PidMode::Pod && pod.config.security.namespaces.pid == PidMode::Container {
+            // A pod that shares nothing has no namespace to share, and pause's is the node's.
+            *pid = PidMode::Container;
+        }
         if config.security.privileged && !pod.config.security.privileged {
             let reason = "the pod is not privileged: make it so, or the container not";
             return Err(Error::invalid("config.linux.security_context.privileged", reason));

@@ -65,6 +65,22 @@ fn a_privileged_container_has_the_hosts_devices_and_all_capabilities() {
 }
 
 #[test]
+fn a_container_that_shares_with_a_pod_that_shares_nothing_does_not_get_the_hosts_processes() {
+    on_node(async |kubelet| {
+        // What crictl sends for a container's configuration without a word on namespaces.
+        let pod = kubelet.pod().run().await?;
+        let options = wire::NamespaceOption { pid: wire::NamespaceMode::Pod.into(), ..Default::default() };
+        let request =
+            pod.container().security(|security| security.namespace_options = Some(options)).request().await?;
+        let Ok(container) = corten_tests::Container::create(&pod, request).await else { return Ok(()) };
+        container.start().await?;
+        let inside = fs::read_link(format!("/proc/{}/ns/pid", container.pid().await?))?;
+        assert_ne!(inside, fs::read_link("/proc/self/ns/pid")?);
+        Ok(())
+    });
+}
+
+#[test]
 fn a_privileged_container_needs_a_privileged_pod() {
     on_node(async |kubelet| {
         let pod = kubelet.pod().run().await?;
