@@ -19,8 +19,10 @@ pub fn corten() -> Result<PathBuf> {
         return Ok(PathBuf::from(path));
     }
     let own = std::env::current_exe().context("path of the test program")?;
-    // target/debug/deps/e2e-HASH
-    let profile = own.parent().and_then(Path::parent).context("directory of the test program")?;
+    // target/debug/deps/e2e-HASH, target/release/bench
+    let directory = own.parent().context("directory of the test program")?;
+    let profile = if directory.ends_with("deps") { directory.parent() } else { Some(directory) };
+    let profile = profile.context("directory of the build profile")?;
     let siblings = profile.parent().context("target directory")?;
     let places = [profile.join("corten"), siblings.join("release/corten"), siblings.join("debug/corten")];
     for place in &places {
