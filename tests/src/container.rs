@@ -10,7 +10,7 @@ use crate::cgroup::Cgroup;
 use crate::kubelet::spec;
 use crate::log::{self, Record};
 use crate::registry::BUSYBOX;
-use crate::{Kubelet, Pod, Result, eventually};
+use crate::{Kubelet, Pod, Result, eventually, newest};
 
 /// A container that is not yet made.
 #[derive(Debug)]
@@ -182,6 +182,23 @@ impl<'a> Container<'a> {
         let log_path = request.config.as_ref().map(|config| config.log_path.clone()).unwrap_or_default();
         let id = pod.kubelet.cri().runtime.create_container(request).await?.into_inner().container_id;
         Ok(Self { kubelet: pod.kubelet, id, log: pod.log_directory().join(log_path) })
+    }
+
+    /// Sends a request to make a container that uses what `k8s-cri` does not know.
+    pub async fn create_newest(
+        pod: &'a Pod<'a>,
+        request: newest::CreateContainerRequest,
+    ) -> Result<Self, tonic::Status> {
+        let log_path = request.config.as_ref().map(|config| config.log_path.clone()).unwrap_or_default();
+        let id = pod.kubelet.cri().newest.create_container(request).await?.into_inner().container_id;
+        Ok(Self { kubelet: pod.kubelet, id, log: pod.log_directory().join(log_path) })
+    }
+
+    /// Its status, with what `k8s-cri` does not know.
+    pub async fn newest_status(&self) -> Result<newest::ContainerStatus> {
+        let request = newest::ContainerStatusRequest { container_id: self.id.clone(), verbose: false };
+        let status = self.kubelet.cri().newest.container_status(request).await?.into_inner().status;
+        status.context("a status in the answer")
     }
 
     /// Starts it.

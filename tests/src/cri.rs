@@ -10,7 +10,7 @@ use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
-use crate::Result;
+use crate::{Result, newest};
 
 /// What the kubelet accepts, and no more.
 const MESSAGE_BYTES: usize = 16 << 20;
@@ -22,6 +22,10 @@ pub struct Cri {
     pub runtime: RuntimeServiceClient<Channel>,
     /// Images.
     pub images: ImageServiceClient<Channel>,
+    /// Pods and containers, with fields and calls that `k8s-cri` does not have.
+    pub newest: newest::runtime_service_client::RuntimeServiceClient<Channel>,
+    /// Images, with fields and calls that `k8s-cri` does not have.
+    pub newest_images: newest::image_service_client::ImageServiceClient<Channel>,
 }
 
 impl Cri {
@@ -38,7 +42,11 @@ impl Cri {
             .connect_with_connector_lazy(connector);
         Ok(Self {
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES),
-            images: ImageServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES),
+            images: ImageServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES),
+            newest: newest::runtime_service_client::RuntimeServiceClient::new(channel.clone())
+                .max_decoding_message_size(MESSAGE_BYTES),
+            newest_images: newest::image_service_client::ImageServiceClient::new(channel)
+                .max_decoding_message_size(MESSAGE_BYTES),
         })
     }
 }

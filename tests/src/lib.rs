@@ -17,6 +17,7 @@ pub mod image;
 pub mod kubelet;
 pub mod log;
 pub mod network;
+pub mod newest;
 pub mod node;
 pub mod origin;
 pub mod pod;
