@@ -23,6 +23,10 @@ pub(crate) fn pod(error: pod::Error) -> Status {
     let text = pod::chain(&error);
     match error {
         pod::Error::Image { source, .. } => image_status(&source, text),
+        // Counted by the kubelet.
+        error @ pod::Error::ImageVolume { .. } => {
+            status(pod_code(&error), format!("ImageVolumeMountFailed: {text}"))
+        }
         other => status(pod_code(&other), text),
     }
 }
@@ -62,6 +66,8 @@ fn pod_code(error: &pod::Error) -> Code {
         pod::Error::File { source, .. } => io_code(source),
         pod::Error::Image { source, .. } => image_code(source),
         pod::Error::ImageNotFound { .. } => Code::NotFound,
+        pod::Error::ImageVolume { source, .. } => pod_code(source),
+        pod::Error::Mount { source, .. } => mount_code(source),
         pod::Error::Invalid { .. } | pod::Error::UnknownHandler { .. } | pod::Error::User { .. } => {
             Code::InvalidArgument
         }
@@ -72,6 +78,15 @@ fn pod_code(error: &pod::Error) -> Code {
         pod::Error::Runtime { source, .. } => runtime_code(source),
         pod::Error::Teardown { .. } => Code::Internal,
         pod::Error::WrongState { .. } => Code::FailedPrecondition,
+    }
+}
+
+/// What the image does not have at the path that was asked for is not found; the rest is the node's matter.
+fn mount_code(failure: &runtime::Failure) -> Code {
+    let kind = std::io::Error::from_raw_os_error(failure.errno).kind();
+    match kind {
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => Code::NotFound,
+        _ => Code::Internal,
     }
 }
 

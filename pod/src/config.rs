@@ -109,6 +109,9 @@ pub struct ContainerConfig {
     pub envs: Vec<(String, String)>,
     /// Binds from the host.
     pub mounts: Vec<Mount>,
+    /// Images that the container reads as directories.
+    #[serde(default)]
+    pub image_volumes: Vec<ImageVolume>,
     /// Device nodes of the host.
     pub devices: Vec<Device>,
     /// Returned verbatim; filters select by them.
@@ -152,6 +155,21 @@ pub struct Mount {
     /// How mounts made later travel between host and container.
     pub propagation: Propagation,
     /// Whether the source is relabelled for SELinux.
+    pub selinux_relabel: bool,
+}
+
+/// An image, or a part of one, mounted into the container, always read-only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageVolume {
+    /// Absolute path in the container.
+    pub container_path: PathBuf,
+    /// The image, as PullImage returned it.
+    pub image: String,
+    /// What the user wrote in the pod's manifest, reported back.
+    pub user_specified_image: String,
+    /// A directory or file of the image, relative to its root; empty for all of it.
+    pub sub_path: PathBuf,
+    /// Whether it is relabelled for SELinux.
     pub selinux_relabel: bool,
 }
 

@@ -6,6 +6,7 @@ mod remove;
 mod start;
 mod stop;
 mod update;
+pub(crate) mod volumes;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -43,8 +44,8 @@ pub(crate) struct Container {
     /// What a command in the container is started with; read from the record when first needed after
     /// a restart.
     template: Mutex<Option<Template>>,
-    /// Keeps the image's layers.
-    lease: Mutex<Option<Lease>>,
+    /// Keep the layers of the image and of those that are volumes.
+    leases: Mutex<Vec<Lease>>,
 }
 
 /// What every process of a container shares.
@@ -67,7 +68,7 @@ impl Container {
             record: Mutex::new(record),
             status,
             template: Mutex::default(),
-            lease: Mutex::default(),
+            leases: Mutex::default(),
         }
     }
 
@@ -112,8 +113,13 @@ impl Container {
         Ok(())
     }
 
-    pub(crate) fn set_lease(&self, lease: Option<Lease>) {
-        *self.lease.lock().unwrap_or_else(PoisonError::into_inner) = lease;
+    pub(crate) fn set_leases(&self, leases: Vec<Lease>) {
+        *self.leases.lock().unwrap_or_else(PoisonError::into_inner) = leases;
+    }
+
+    /// The images that are mounted as volumes.
+    pub(crate) fn volume_images(&self) -> Vec<String> {
+        self.record().volume_images.clone()
     }
 
     pub(crate) fn set_template(&self, template: Template) {
@@ -233,6 +239,7 @@ fn status_of(record: &ContainerRecord) -> ContainerStatus {
         reason: ending.map_or_else(String::new, |ending| ending.reason.clone()),
         message: ending.map_or_else(String::new, |ending| ending.message.clone()),
         image_id: record.image_id.clone(),
+        volume_images: record.volume_images.clone(),
         log_path: record.log_path.clone(),
         resources: record.resources.clone(),
         user: record.user.clone(),

@@ -51,6 +51,14 @@ pub enum Error {
         /// The reference or id.
         name: String,
     },
+    /// An image cannot be mounted into a container.
+    #[error("mount the image volume on {}", path.display())]
+    ImageVolume {
+        /// Where in the container.
+        path: PathBuf,
+        /// What is wrong with the image or its mount.
+        source: Arc<Self>,
+    },
     /// The request asks for something that cannot be.
     #[error("{field}: {reason}")]
     Invalid {
@@ -58,6 +66,14 @@ pub enum Error {
         field: &'static str,
         /// Why, and what would be right.
         reason: String,
+    },
+    /// A mount in the host's namespace.
+    #[error("mount image {image}")]
+    Mount {
+        /// The image's id.
+        image: String,
+        /// The kernel's answer.
+        source: Arc<runtime::Failure>,
     },
     /// Another object has this name.
     #[error("{kind} name {name:?} is taken by {id}: remove that one first, or use another attempt number")]

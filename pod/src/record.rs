@@ -59,6 +59,9 @@ pub(crate) struct ContainerRecord {
     /// Its first process in the node's PID namespace, 0 before there is one.
     pub pid: i32,
     pub image_id: String,
+    /// The ids of the images of `config.image_volumes`, in their order.
+    #[serde(default)]
+    pub volume_images: Vec<String>,
     pub user: User,
     pub resources: Resources,
     pub stop_signal: String,

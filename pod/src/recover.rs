@@ -101,12 +101,12 @@ impl Node {
         pod: &Arc<Sandbox>,
         record: ContainerRecord,
     ) -> Result<Arc<Container>> {
-        let image = record.image_id.clone();
+        let images: Vec<_> = [&record.image_id].into_iter().chain(&record.volume_images).cloned().collect();
         let config = record.config.clone();
         let container = Arc::new(Container::new(record, config, pod.clone()));
         // An image that was removed meanwhile is of no matter to a container that has ended.
-        let lease = image.parse().ok().and_then(|id| self.images.lease(&id).ok());
-        container.set_lease(lease);
+        let lease = |image: &String| self.images.lease(&image.parse().ok()?).ok();
+        container.set_leases(images.iter().filter_map(lease).collect());
         self.table.insert_container(container.clone())?;
         Ok(container)
     }

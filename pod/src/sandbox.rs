@@ -26,6 +26,8 @@ pub(crate) struct Sandbox {
     pub dir: PathBuf,
     /// Held by what changes the pod as a whole, stop and remove; never by what reads it.
     pub gate: tokio::sync::Mutex<()>,
+    /// Guards the homes of image volumes while they are mounted or let go; only ever taken by threads that may block.
+    pub homes: Mutex<()>,
     /// Guards the record and the monitor; never held across an await.
     state: Mutex<State>,
     status: watch::Sender<Arc<PodStatus>>,
@@ -45,6 +47,7 @@ impl Sandbox {
             config: record.config.clone(),
             dir,
             gate: tokio::sync::Mutex::default(),
+            homes: Mutex::default(),
             state: Mutex::new(State { record, monitor: None }),
             status,
         }

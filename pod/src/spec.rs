@@ -52,6 +52,8 @@ pub(crate) struct Inputs<'a> {
     pub cgroup: &'a str,
     /// Directory of the container's volumes, for those that the image declares.
     pub volumes: &'a Path,
+    /// Where the container's image volumes are mounted, in their order.
+    pub image_volumes: &'a [PathBuf],
     /// The device nodes asked for, looked up.
     pub devices: &'a [DeviceNode],
     pub seccomp: Option<LinuxSeccomp>,

@@ -69,6 +69,8 @@ pub struct ContainerStatus {
     pub message: String,
     /// The image's id: the one that PullImage returned.
     pub image_id: String,
+    /// The ids of the images of `config.image_volumes`, in their order.
+    pub volume_images: Vec<String>,
     /// Absolute path of the log; none when logs are not wanted.
     pub log_path: Option<PathBuf>,
     /// The limits in force.

@@ -59,6 +59,7 @@ pub(crate) fn container_config() -> ContainerConfig {
         working_dir: None,
         envs: Vec::new(),
         mounts: Vec::new(),
+        image_volumes: Vec::new(),
         devices: Vec::new(),
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),

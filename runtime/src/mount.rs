@@ -2,10 +2,56 @@
 //!
 //! A container's own mounts are made by its init stage ([`crate::native`]), where nobody else sees them.
 
+use std::ffi::CString;
 use std::io;
 use std::path::Path;
 
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
+
+use crate::Failure;
+use crate::native::home;
+
+/// The layers of an image.
+#[derive(Debug, Clone, Copy)]
+pub struct Layers<'a> {
+    /// The directory that the names in `lowers` are relative to.
+    pub dir: &'a Path,
+    /// The layers' directories, the topmost first.
+    pub lowers: &'a [String],
+}
+
+/// Mounts an image's layers, read-only, on the directory `place`; `bottom` is an empty directory.
+///
+/// # Errors
+/// What the kernel says.
+pub fn image(layers: Layers<'_>, bottom: &Path, place: &Path) -> Result<(), Failure> {
+    let lowers = layers.lowers.iter().map(|name| c_string(name.as_bytes())).collect::<Result<Vec<_>, _>>()?;
+    home::stack(&c_path(layers.dir)?, &lowers, &c_path(bottom)?, &c_path(place)?)
+}
+
+/// Binds the directory or file at `path` inside the tree mounted on `home` to `place`, which is made.
+///
+/// Links are followed inside of the tree only.
+///
+/// # Errors
+/// ENOENT and its like when there is no such directory or file; else what the kernel says.
+pub fn inside(home: &Path, path: &Path, place: &Path) -> Result<(), Failure> {
+    home::bind_inside(&c_path(home)?, &c_path(path)?, &c_path(place)?)
+}
+
+/// Whether a mount is on `path`; a path that leads nowhere has none.
+///
+/// # Errors
+/// What statx(2) says.
+pub fn is_mounted(path: &Path) -> io::Result<bool> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    match rustix::fs::statx(CWD, path, flags, StatxFlags::TYPE) {
+        Ok(found) => Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
 
 /// Mounts a tmpfs of at most `bytes`, writable by everyone, as `/dev/shm` is (shm_overview(7)).
 ///
@@ -26,4 +72,13 @@ pub fn detach(dir: &Path) -> io::Result<()> {
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) | Ok(()) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+fn c_path(path: &Path) -> Result<CString, Failure> {
+    use std::os::unix::ffi::OsStrExt;
+    c_string(path.as_os_str().as_bytes())
+}
+
+fn c_string(bytes: &[u8]) -> Result<CString, Failure> {
+    CString::new(bytes).map_err(|_| Failure::setup("a path has a NUL byte", libc::EINVAL))
 }

@@ -19,6 +19,7 @@ mod detached;
 mod devices;
 mod entrance;
 mod failure;
+pub(crate) mod home;
 mod identity;
 mod joined;
 pub(crate) mod link;

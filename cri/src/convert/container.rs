@@ -16,6 +16,7 @@ pub(crate) fn parse(request: cri::CreateContainerRequest) -> Result<(String, Con
     let metadata = field::required("config.metadata", config.metadata)?;
     let image = field::required("config.image", config.image)?;
     let linux = config.linux.unwrap_or_default();
+    let (mounts, image_volumes) = mount::parse_all("config.mounts", config.mounts)?;
     let config = ContainerConfig {
         metadata: ContainerMetadata {
             name: field::name("config.metadata.name", metadata.name)?,
@@ -30,7 +31,8 @@ pub(crate) fn parse(request: cri::CreateContainerRequest) -> Result<(String, Con
             path => Some(field::absolute("config.working_dir", path)?.display().to_string()),
         },
         envs: config.envs.into_iter().enumerate().map(env).collect::<Result<_, _>>()?,
-        mounts: mount::parse_all("config.mounts", config.mounts)?,
+        mounts,
+        image_volumes,
         devices: mount::parse_devices("config.devices", config.devices)?,
         labels: field::map("config.labels", config.labels)?,
         annotations: field::map("config.annotations", config.annotations)?,
@@ -161,7 +163,7 @@ pub(crate) fn status(container: &ContainerStatus, image: Option<&Image>) -> cri:
         message: container.message.clone(),
         labels: config.labels.clone(),
         annotations: config.annotations.clone(),
-        mounts: config.mounts.iter().map(mount::report).collect(),
+        mounts: mounts(container),
         log_path: container.log_path.as_deref().map(|path| path.display().to_string()).unwrap_or_default(),
         resources: Some(cri::ContainerResources {
             linux: Some(resources::report(&container.resources)),
@@ -189,6 +191,12 @@ pub(crate) fn listed(container: &ContainerStatus) -> cri::Container {
         annotations: config.annotations.clone(),
         image_id: container.image_id.clone(),
     }
+}
+
+fn mounts(container: &ContainerStatus) -> Vec<cri::Mount> {
+    let binds = container.config.mounts.iter().map(mount::report);
+    let images = container.config.image_volumes.iter().zip(&container.volume_images);
+    binds.chain(images.map(|(volume, id)| mount::report_image(volume, id))).collect()
 }
 
 /// The name that people know the image by; the id is told elsewhere.

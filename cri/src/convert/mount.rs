@@ -1,54 +1,104 @@
 //! Mounts and devices of a container.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use pod::config::{Device, Mount, MountAccess, Propagation};
+use pod::config::{Device, ImageVolume, Mount, MountAccess, Propagation};
 
 use super::{Invalid, field};
 use crate::wire::cri;
 
-/// Parses the mounts; each goes to a path of its own.
-pub(super) fn parse_all(at: &str, mounts: Vec<cri::Mount>) -> Result<Vec<Mount>, Invalid> {
+/// Parses the mounts, of the host and of images; each goes to a path of its own.
+pub(super) fn parse_all(
+    at: &str,
+    mounts: Vec<cri::Mount>,
+) -> Result<(Vec<Mount>, Vec<ImageVolume>), Invalid> {
     let mut places = BTreeSet::new();
-    let mut parsed = Vec::with_capacity(mounts.len());
+    let (mut binds, mut images) = (Vec::new(), Vec::new());
     for (index, mount) in mounts.into_iter().enumerate() {
         let at = format!("{at}[{index}]");
-        let mount = parse(&at, mount)?;
-        if !places.insert(mount.container_path.clone()) {
-            let reason = format!("another mount goes to {}", mount.container_path.display());
+        let place = container_path(&at, &mount.container_path)?;
+        if !places.insert(place.clone()) {
+            let reason = format!("another mount goes to {}", place.display());
             return Err(Invalid::new(format_args!("{at}.container_path"), reason));
         }
-        parsed.push(mount);
+        if mount.image.is_some() || !mount.image_sub_path.is_empty() {
+            images.push(parse_image(&at, mount)?);
+        } else {
+            binds.push(parse(&at, mount)?);
+        }
     }
-    Ok(parsed)
+    Ok((binds, images))
 }
 
-fn parse(at: &str, mount: cri::Mount) -> Result<Mount, Invalid> {
-    if mount.image.is_some() || !mount.image_sub_path.is_empty() {
-        return Err(Invalid::new(format_args!("{at}.image"), "image volumes are not supported"));
+fn container_path(at: &str, text: &str) -> Result<PathBuf, Invalid> {
+    let path = field::absolute(format_args!("{at}.container_path"), text)?;
+    if path == Path::new("/") {
+        let reason = "the root itself cannot be mounted over";
+        return Err(Invalid::new(format_args!("{at}.container_path"), reason));
     }
+    Ok(path)
+}
+
+fn refuse_mappings(at: &str, mount: &cri::Mount) -> Result<(), Invalid> {
     if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
         let reason = "mappings belong to user namespaces, which are not supported";
         return Err(Invalid::new(format_args!("{at}.uidMappings"), reason));
     }
-    let container_path = field::absolute(format_args!("{at}.container_path"), &mount.container_path)?;
-    if container_path == Path::new("/") {
-        return Err(Invalid::new(
-            format_args!("{at}.container_path"),
-            "the root itself cannot be mounted over",
-        ));
-    }
+    Ok(())
+}
+
+fn parse(at: &str, mount: cri::Mount) -> Result<Mount, Invalid> {
+    refuse_mappings(at, &mount)?;
     let propagation = match field::one_of(format_args!("{at}.propagation"), mount.propagation)? {
         cri::MountPropagation::PropagationPrivate => Propagation::Private,
         cri::MountPropagation::PropagationHostToContainer => Propagation::HostToContainer,
         cri::MountPropagation::PropagationBidirectional => Propagation::Bidirectional,
     };
     Ok(Mount {
-        container_path,
+        container_path: container_path(at, &mount.container_path)?,
         host_path: field::absolute(format_args!("{at}.host_path"), &mount.host_path)?,
         access: access(at, &mount, propagation)?,
         propagation,
+        selinux_relabel: mount.selinux_relabel,
+    })
+}
+
+/// An image volume has no source on the host, is read-only with all that is in it, and nothing is ever mounted below.
+fn parse_image(at: &str, mount: cri::Mount) -> Result<ImageVolume, Invalid> {
+    refuse_mappings(at, &mount)?;
+    let image =
+        mount.image.ok_or_else(|| Invalid::new(format_args!("{at}.image_sub_path"), "only with image"))?;
+    if image.image.is_empty() {
+        return Err(Invalid::new(format_args!("{at}.image.image"), "missing"));
+    }
+    if !mount.host_path.is_empty() {
+        let reason = "image is given too: only one of them may be";
+        return Err(Invalid::new(format_args!("{at}.host_path"), reason));
+    }
+    if !mount.readonly {
+        return Err(Invalid::new(
+            format_args!("{at}.readonly"),
+            "an image can only be mounted with readonly",
+        ));
+    }
+    let propagation: cri::MountPropagation =
+        field::one_of(format_args!("{at}.propagation"), mount.propagation)?;
+    if propagation != cri::MountPropagation::PropagationPrivate {
+        let reason = "an image has only PROPAGATION_PRIVATE";
+        return Err(Invalid::new(format_args!("{at}.propagation"), reason));
+    }
+    Ok(ImageVolume {
+        container_path: container_path(at, &mount.container_path)?,
+        image: field::plain(format_args!("{at}.image.image"), image.image)?,
+        user_specified_image: field::plain(
+            format_args!("{at}.image.user_specified_image"),
+            image.user_specified_image,
+        )?,
+        sub_path: match mount.image_sub_path.as_str() {
+            "" => PathBuf::new(),
+            path => field::relative(format_args!("{at}.image_sub_path"), path)?,
+        },
         selinux_relabel: mount.selinux_relabel,
     })
 }
@@ -81,6 +131,23 @@ pub(super) fn report(mount: &Mount) -> cri::Mount {
         selinux_relabel: mount.selinux_relabel,
         propagation: propagation.into(),
         recursive_read_only: mount.access == MountAccess::RecursiveReadOnly,
+        ..Default::default()
+    }
+}
+
+/// An image volume as ContainerStatus shows it; the kubelet takes the id for an image in use.
+pub(super) fn report_image(volume: &ImageVolume, id: &str) -> cri::Mount {
+    cri::Mount {
+        container_path: volume.container_path.display().to_string(),
+        readonly: true,
+        selinux_relabel: volume.selinux_relabel,
+        image: Some(cri::ImageSpec {
+            image: id.to_owned(),
+            user_specified_image: volume.user_specified_image.clone(),
+            image_ref: id.to_owned(),
+            ..Default::default()
+        }),
+        image_sub_path: volume.sub_path.display().to_string(),
         ..Default::default()
     }
 }
@@ -163,9 +230,45 @@ mod tests {
     }
 
     #[test]
+    fn image_volumes_are_read_only_and_have_no_other_source() {
+        let check = |change: fn(&mut cri::Mount)| {
+            let image = cri::ImageSpec { image: "i".to_owned(), ..Default::default() };
+            let mut mount = cri::Mount {
+                container_path: "/c".to_owned(),
+                readonly: true,
+                image: Some(image),
+                ..Default::default()
+            };
+            change(&mut mount);
+            parse_all("m", vec![mount])
+        };
+        let (binds, images) = check(|m| m.image_sub_path = "a//./b".to_owned()).unwrap();
+        assert!(binds.is_empty());
+        assert_eq!((images.len(), images[0].sub_path.as_path()), (1, Path::new("a/b")));
+        let shown = report_image(&images[0], "sha256:x");
+        assert_eq!(shown.image.unwrap().image_ref, "sha256:x");
+        assert!(shown.readonly);
+        refused(check(|m| m.readonly = false), "m[0].readonly");
+        refused(check(|m| m.image = Some(cri::ImageSpec::default())), "m[0].image.image");
+        refused(check(|m| m.image = None), "m[0].host_path");
+        refused(check(|m| (m.image, m.image_sub_path) = (None, "x".to_owned())), "m[0].image_sub_path");
+        refused(check(|m| m.host_path = "/h".to_owned()), "m[0].host_path");
+        refused(check(|m| m.propagation = 1), "m[0].propagation");
+        for path in ["/abs", "../x", "a/../../b", "a\0"] {
+            let image = cri::ImageSpec { image: "i".to_owned(), ..Default::default() };
+            let mount = cri::Mount {
+                container_path: "/c".to_owned(),
+                readonly: true,
+                image: Some(image),
+                image_sub_path: path.to_owned(),
+                ..Default::default()
+            };
+            refused(parse_all("m", vec![mount]), "m[0].image_sub_path");
+        }
+    }
+
+    #[test]
     fn what_is_not_done_yet_is_refused() {
-        refused(check(|m| m.image = Some(cri::ImageSpec::default())), "m.image");
-        refused(check(|m| m.image_sub_path = "x".to_owned()), "m.image");
         refused(check(|m| m.gid_mappings = vec![cri::IdMapping::default()]), "m.uidMappings");
     }
 

@@ -10,6 +10,7 @@ use oci_spec::runtime::Spec;
 use runtime::cgroup::Limits;
 use runtime::{ContainerOrder, PidNamespace, Stdin, plan};
 
+use super::volumes::Volume;
 use super::{Container, Template, parse_cgroup};
 use crate::config::{ContainerConfig, PidMode, Profile};
 use crate::error::{Error, Result};
@@ -31,6 +32,8 @@ struct Source {
     image: Arc<Image>,
     lease: Lease,
     resolved: Resolved,
+    /// The images that are mounted as volumes.
+    volumes: Vec<Volume>,
 }
 
 impl Node {
@@ -89,7 +92,7 @@ impl Node {
             group: self.database(&image.id, "etc/group").await?,
         };
         let resolved = user::resolve(&config.security, &image.config.user, &databases)?;
-        Ok(Source { image, lease, resolved })
+        Ok(Source { image, lease, resolved, volumes: self.volumes(&config.image_volumes)? })
     }
 
     async fn database(&self, image: &ImageId, path: &str) -> Result<String> {
@@ -119,6 +122,7 @@ impl Node {
             phase: ContainerPhase::Creating,
             pid: 0,
             image_id: source.image.id.to_string(),
+            volume_images: source.volumes.iter().map(|volume| volume.image.to_string()).collect(),
             user: source.resolved.user.clone(),
             resources: config.resources.clone(),
             stop_signal,
@@ -171,9 +175,11 @@ impl Node {
         source: Source,
         neighbours: Neighbours,
     ) -> Result<ContainerOrder> {
-        let spec = self.spec(container, &source, &neighbours)?;
-        self.records.save_spec(&container.pod.id, &container.id, &spec)?;
+        // The record first, so that whatever follows can be taken down after a crash.
         container.update(&self.records, |_| ())?;
+        let volumes = self.mount_volumes(container, &source.volumes)?;
+        let spec = self.spec(container, &source, &Surroundings { neighbours, image_volumes: volumes })?;
+        self.records.save_spec(&container.pod.id, &container.id, &spec)?;
         let filter = self.filters.program(&spec)?;
         let plan = plan::container(&spec, &self.rootfs(container, &source.lease)?, filter.as_deref())
             .map_err(|error| Error::invalid("config", crate::error::chain(&error)))?;
@@ -199,11 +205,15 @@ impl Node {
             tty: config.tty,
         };
         container.set_template(Template::new(spec, filter));
-        container.set_lease(Some(source.lease));
+        container.set_leases(
+            std::iter::once(source.lease)
+                .chain(source.volumes.into_iter().map(|volume| volume.lease))
+                .collect(),
+        );
         Ok(order)
     }
 
-    fn spec(&self, container: &Container, source: &Source, neighbours: &Neighbours) -> Result<Spec> {
+    fn spec(&self, container: &Container, source: &Source, around: &Surroundings) -> Result<Spec> {
         let (pod, config) = (&container.pod, &container.config);
         let privileged = config.security.privileged;
         let hostname = fs::read_to_string(pod.dir.join("hostname")).unwrap_or_default();
@@ -217,10 +227,11 @@ impl Node {
             home: &source.resolved.home,
             hostname: hostname.trim(),
             pod_dir: &pod.dir,
-            pause_pid: neighbours.pause_pid,
-            target_pid: neighbours.target_pid,
+            pause_pid: around.neighbours.pause_pid,
+            target_pid: around.neighbours.target_pid,
             cgroup: &container.cgroup(),
             volumes: &self.container_dir(&container.id).join("volumes"),
+            image_volumes: &around.image_volumes,
             devices: &devices::look_up(&config.devices, privileged)?,
             seccomp: None,
             host: &self.host_facts,
@@ -268,6 +279,13 @@ impl Node {
 struct Neighbours {
     pause_pid: i32,
     target_pid: Option<i32>,
+}
+
+/// What a container is put among.
+struct Surroundings {
+    neighbours: Neighbours,
+    /// Where the images are mounted that are volumes, in their order.
+    image_volumes: Vec<PathBuf>,
 }
 
 /// The upper directory is what the container sees as its root directory: the image says whose it is.

@@ -34,6 +34,7 @@ impl Node {
             let (node, gone) = (self.clone(), container.clone());
             let removed = blocking(move || {
                 node.remove_cgroup(&gone)?;
+                node.release_volumes(&gone)?;
                 discard(&node.container_dir(&gone.id))?;
                 node.records.remove_container(&gone.pod.id, &gone.id)
             });
@@ -42,7 +43,7 @@ impl Node {
         if !failures.is_empty() {
             return Err(Error::Teardown { kind: "container", id: container.id.clone(), failures });
         }
-        container.set_lease(None);
+        container.set_leases(Vec::new());
         self.table.remove_container(container);
         let key = (container.pod.id.clone(), container.config.metadata.clone());
         self.creating_containers.discard(&key);

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::config::{Dns, PodConfig, PodOrNode};
+use crate::container::volumes;
 use crate::error::{Error, Result};
 
 /// What Kubernetes' users expect of `/dev/shm`, as both peers have it.
@@ -31,6 +32,7 @@ pub(crate) fn create(dir: &Path, config: &PodConfig, hostname: &str) -> Result<(
 pub(crate) fn remove(dir: &Path) -> Result<()> {
     let shm = dir.join("shm");
     runtime::mount::detach(&shm).map_err(Error::file("unmount", &shm))?;
+    volumes::detach_all(dir)?;
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::file("remove", dir)(error)),
         _ => Ok(()),

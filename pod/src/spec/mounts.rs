@@ -14,8 +14,9 @@ pub(crate) fn for_container(inputs: &Inputs<'_>) -> Result<Vec<Mount>, OciSpecEr
     mounts.extend(shared_files(inputs)?);
     mounts.extend(image_volumes(inputs)?);
     // The request has the last word on a place, and covers what was there.
-    let wanted: Vec<PathBuf> =
-        inputs.container.mounts.iter().map(|mount| lexical(&mount.container_path)).collect();
+    let of_host = inputs.container.mounts.iter().map(|mount| &mount.container_path);
+    let images = inputs.container.image_volumes.iter().map(|volume| &volume.container_path);
+    let wanted: Vec<PathBuf> = of_host.chain(images).map(|path| lexical(path)).collect();
     let covered =
         |place: &Path| wanted.iter().any(|path| place == path || (path == "/dev" && place.starts_with(path)));
     mounts.retain(|mount| !covered(mount.destination()));
@@ -76,28 +77,34 @@ fn image_volumes(inputs: &Inputs<'_>) -> Result<Vec<Mount>, OciSpecError> {
     volumes.collect()
 }
 
-/// The request's binds, parents before what lies below them.
+/// The request's binds and images, parents before what lies below them.
 fn binds(inputs: &Inputs<'_>) -> Result<Vec<Mount>, OciSpecError> {
-    let mut wanted: Vec<_> = inputs.container.mounts.iter().collect();
-    wanted.sort_by_key(|mount| lexical(&mount.container_path).components().count());
-    wanted
-        .into_iter()
-        .map(|wanted| {
-            let propagation = match wanted.propagation {
-                Propagation::Bidirectional => "rshared",
-                Propagation::HostToContainer => "rslave",
-                Propagation::Private => "rprivate",
-            };
-            let access = match wanted.access {
-                MountAccess::Writable => "rw",
-                MountAccess::ReadOnly => "ro",
-                MountAccess::RecursiveReadOnly => "rro",
-            };
-            let place = lexical(&wanted.container_path);
-            let source = wanted.host_path.to_string_lossy();
-            mount(&place.to_string_lossy(), "bind", &source, &["rbind", propagation, access])
-        })
-        .collect()
+    let binds = inputs.container.mounts.iter().map(bind);
+    let volumes = inputs.container.image_volumes.iter().zip(inputs.image_volumes);
+    let images = volumes.map(|(volume, home)| {
+        let place = lexical(&volume.container_path);
+        // Its home is read-only, and nobody gains rights there.
+        mount(&place.to_string_lossy(), "bind", &home.to_string_lossy(), &["rbind", "rprivate", "ro"])
+    });
+    let mut wanted = binds.chain(images).collect::<Result<Vec<_>, _>>()?;
+    wanted.sort_by_key(|mount| mount.destination().components().count());
+    Ok(wanted)
+}
+
+fn bind(wanted: &crate::config::Mount) -> Result<Mount, OciSpecError> {
+    let propagation = match wanted.propagation {
+        Propagation::Bidirectional => "rshared",
+        Propagation::HostToContainer => "rslave",
+        Propagation::Private => "rprivate",
+    };
+    let access = match wanted.access {
+        MountAccess::Writable => "rw",
+        MountAccess::ReadOnly => "ro",
+        MountAccess::RecursiveReadOnly => "rro",
+    };
+    let place = lexical(&wanted.container_path);
+    let source = wanted.host_path.to_string_lossy();
+    mount(&place.to_string_lossy(), "bind", &source, &["rbind", propagation, access])
 }
 
 /// The path from the root without `.`, `..` and repeated slashes, as text: the runtime resolves it in

@@ -6,7 +6,7 @@ use oci_spec::runtime::LinuxDeviceType;
 use serde_json::Value;
 
 use super::*;
-use crate::config::{Device, Mount, MountAccess, Resources, RunAs};
+use crate::config::{Device, ImageVolume, Mount, MountAccess, Resources, RunAs};
 use crate::spec::user::{Databases, resolve};
 use crate::testing::{container_config, pod_config};
 
@@ -16,6 +16,7 @@ struct Case {
     container: ContainerConfig,
     image: ImageConfig,
     devices: Vec<DeviceNode>,
+    image_volumes: Vec<PathBuf>,
     host: HostFacts,
 }
 
@@ -30,6 +31,7 @@ impl Case {
             container: container_config(),
             image,
             devices: Vec::new(),
+            image_volumes: Vec::new(),
             host: HostFacts {
                 capabilities: ["CAP_CHOWN", "CAP_SYS_ADMIN", "CAP_NET_ADMIN"].map(str::to_owned).to_vec(),
                 rlimits: vec![("RLIMIT_NOFILE".into(), 1024, 4096)],
@@ -55,6 +57,7 @@ impl Case {
             target_pid: Some(77),
             cgroup: "/kubepods/pod1/c1",
             volumes: Path::new("/var/lib/corten/containers/c1/volumes"),
+            image_volumes: &self.image_volumes,
             devices: &self.devices,
             seccomp: None,
             host: &self.host,
@@ -155,6 +158,14 @@ fn golden_everything_asked_for() {
         mount("/etc/hosts", "/var/lib/kubelet/hosts", MountAccess::ReadOnly, Propagation::HostToContainer),
         mount("/csi", "/var/lib/csi", MountAccess::Writable, Propagation::Bidirectional),
     ];
+    container.image_volumes = vec![ImageVolume {
+        container_path: "/data/model".into(),
+        image: "model".into(),
+        user_specified_image: "model:1".into(),
+        sub_path: "weights".into(),
+        selinux_relabel: false,
+    }];
+    case.image_volumes = vec!["/run/corten/pods/p1/images/ab/c1-0".into()];
     case.image.volumes = vec!["/cache".into(), "/data".into(), "/../../escape".into()];
     check("everything", &case);
 }

@@ -40,6 +40,12 @@ impl Failure {
     }
 }
 
+impl From<Failure> for crate::Failure {
+    fn from(failure: Failure) -> Self {
+        Self { what: failure.what, errno: failure.errno, kind: failure.kind.into() }
+    }
+}
+
 /// Adds to a failed call what it was for.
 pub(super) trait Context<T> {
     fn during(self, what: impl FnOnce() -> String) -> Result<T, Failure>;

@@ -1,8 +1,8 @@
-//! The root file system: an overlay of the image's layers and a writable one.
+//! Overlays: the root file system, of the image's layers and a writable one, and image volumes, of layers alone.
 //!
-//! Attached on the directory of the layers, which nothing needs any more in this mount namespace. Nothing of
-//! it survives a crash of the node, so it is `volatile`: no fsync(2) of the container waits for a disk, and
-//! its end does not write back everyone else's files.
+//! The root is attached on the directory of the layers, which nothing needs any more in this mount namespace.
+//! Nothing of it survives a crash of the node, so it is `volatile`: no fsync(2) of the container waits for a disk,
+//! and its end does not write back everyone else's files.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
@@ -17,25 +17,54 @@ use crate::plan::steps::Root;
 
 /// fsconfig(2) takes strings of 255 bytes.
 const STRING_BYTES: usize = 255;
+/// Of a tree without a writable layer: data, from which nobody gains rights.
+const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// What is stacked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stack<'a> {
+    /// The directory that the names in `lowers` are relative to.
+    pub(super) layers: &'a CStr,
+    /// The topmost first.
+    pub(super) lowers: &'a [CString],
+    pub(super) top: Top<'a>,
+}
+
+/// What is on top of the layers.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Top<'a> {
+    /// Nothing: the tree is read-only. Overlayfs wants two layers then, so an empty directory is put below.
+    Nothing { bottom: &'a CStr },
+    /// The writable layer, and overlayfs' working directory.
+    Writable { upper: &'a CStr, work: &'a CStr },
+}
 
 /// Mounts the overlay in the calling process' own, private mount namespace and returns its root.
 ///
 /// Leaves the process' working directory elsewhere.
 pub(super) fn mount(root: &Root) -> Result<OwnedFd, Failure> {
-    let layers = open_directory(&root.layers)?;
-    match by_layer(root, &layers)? {
+    let top = Top::Writable { upper: &root.upper, work: &root.work };
+    mount_on(&Stack { layers: &root.layers, lowers: &root.lowers, top }, &root.layers)
+}
+
+/// Mounts the overlay on a directory and returns its root. Leaves the thread's working directory elsewhere.
+pub(super) fn mount_on(stack: &Stack<'_>, place: &CStr) -> Result<OwnedFd, Failure> {
+    let layers = open_directory(stack.layers)?;
+    match by_layer(stack, &layers)? {
         Some(overlay) => {
-            detached::attach(&overlay, &layers).during(|| attach_text(root))?;
+            let place_fd = open_directory(place)?;
+            detached::attach(&overlay, &place_fd)
+                .during(|| format!("attach the layers on {}", show(place)))?;
             Ok(overlay)
         }
-        None => by_page(root),
+        None => by_page(stack, place),
     }
 }
 
 /// Adds the layers one by one, as Linux 6.7 and later take them; none where the kernel does not.
-fn by_layer(root: &Root, layers: &OwnedFd) -> Result<Option<OwnedFd>, Failure> {
-    if root.lowers.iter().any(|name| name.as_bytes().len() > STRING_BYTES) {
+fn by_layer(stack: &Stack<'_>, layers: &OwnedFd) -> Result<Option<OwnedFd>, Failure> {
+    if stack.lowers.iter().any(|name| name.as_bytes().len() > STRING_BYTES) {
         return Ok(None);
     }
     let open = || fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC).during(|| "mount overlay".into());
@@ -44,16 +73,20 @@ fn by_layer(root: &Root, layers: &OwnedFd) -> Result<Option<OwnedFd>, Failure> {
         return Ok(None);
     }
     let context = open()?;
-    rustix::process::fchdir(layers).during(|| format!("enter {}", show(&root.layers)))?;
-    for (index, name) in root.lowers.iter().enumerate() {
+    rustix::process::fchdir(layers).during(|| format!("enter {}", show(stack.layers)))?;
+    for (index, name) in stack.lowers.iter().enumerate() {
         match fsconfig_set_string(&context, c"lowerdir+", name) {
             Ok(()) => {}
             Err(Errno::INVAL) if index == 0 => return Ok(None),
             Err(errno) => return Err(explain(&context, &format!("add the layer {}", show(name)), errno)),
         }
     }
-    for (key, path) in [(c"upperdir", &root.upper), (c"workdir", &root.work)] {
-        set_directory(key, path, &context)?;
+    match stack.top {
+        Top::Nothing { bottom } => set_directory(c"lowerdir+", bottom, &context)?,
+        Top::Writable { upper, work } => {
+            set_directory(c"upperdir", upper, &context)?;
+            set_directory(c"workdir", work, &context)?;
+        }
     }
     let set = |key: &CStr, result: Result<(), Errno>| {
         result.map_err(|errno| explain(&context, &format!("mount overlay: {}", show(key)), errno))
@@ -62,8 +95,11 @@ fn by_layer(root: &Root, layers: &OwnedFd) -> Result<Option<OwnedFd>, Failure> {
     set(c"index", fsconfig_set_string(&context, c"index", c"off"))?;
     // Where a layer says that a directory moved, it is not believed.
     set(c"redirect_dir", fsconfig_set_string(&context, c"redirect_dir", c"nofollow"))?;
-    set(c"volatile", fsconfig_set_flag(&context, c"volatile"))?;
-    detached::create(&context, c"overlay", 0).map(Some)
+    if let Top::Writable { .. } = stack.top {
+        set(c"volatile", fsconfig_set_flag(&context, c"volatile"))?;
+        return detached::create(&context, c"overlay", 0).map(Some);
+    }
+    detached::create(&context, c"overlay", READ_ONLY).map(Some)
 }
 
 /// Names a directory by its path, or by its name in its parent when the path is too long.
@@ -83,36 +119,39 @@ fn enter_parent(path: &CStr) -> Result<CString, Failure> {
 }
 
 /// Hands all names over in the one page that mount(2) takes: of links in a tmpfs, a few bytes each.
-fn by_page(root: &Root) -> Result<OwnedFd, Failure> {
+fn by_page(stack: &Stack<'_>, place: &CStr) -> Result<OwnedFd, Failure> {
     let links = detached::filesystem(c"tmpfs", &[], 0)?;
     let link = |target: &CStr, name: &str| {
         rustix::fs::symlinkat(target, &links, name).during(|| "name the layers".into())
     };
     let mut lowers = Vec::new();
-    for (index, name) in root.lowers.iter().enumerate() {
-        let target = [root.layers.as_bytes(), b"/", name.as_bytes()].concat();
+    for (index, name) in stack.lowers.iter().enumerate() {
+        let target = [stack.layers.to_bytes(), b"/", name.as_bytes()].concat();
         let target = CString::new(target).map_err(|_| Failure::new("name the layers"))?;
         let short = index.to_string();
         link(&target, &short)?;
         lowers.push(short);
     }
-    link(&root.upper, "upper")?;
-    link(&root.work, "work")?;
-    let data = format!(
-        "lowerdir={},upperdir=upper,workdir=work,index=off,redirect_dir=nofollow,volatile",
-        lowers.join(":")
-    );
+    let (flags, more) = match stack.top {
+        Top::Nothing { bottom } => {
+            link(bottom, "bottom")?;
+            lowers.push("bottom".to_owned());
+            (MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV, "")
+        }
+        Top::Writable { upper, work } => {
+            link(upper, "upper")?;
+            link(work, "work")?;
+            (MountFlags::empty(), ",upperdir=upper,workdir=work,volatile")
+        }
+    };
+    let data = format!("lowerdir={},index=off,redirect_dir=nofollow{more}", lowers.join(":"));
     let data = CString::new(data).map_err(|_| Failure::new("name the layers"))?;
     rustix::process::fchdir(&links).during(|| "enter the names of the layers".into())?;
-    rustix::mount::mount(c"overlay", &root.layers, c"overlay", MountFlags::empty(), data.as_c_str())
+    rustix::mount::mount(c"overlay", place, c"overlay", flags, data.as_c_str())
         .during(|| "mount overlay".into())?;
-    open_directory(&root.layers)
+    open_directory(place)
 }
 
 fn open_directory(path: &CStr) -> Result<OwnedFd, Failure> {
     rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty()).during(|| format!("open {}", show(path)))
-}
-
-fn attach_text(root: &Root) -> String {
-    format!("attach the root file system on {}", show(&root.layers))
 }

@@ -31,8 +31,13 @@ pub(super) enum Missing {
 impl Root {
     /// The root of the calling process.
     pub(super) fn own() -> Result<Self, Errno> {
+        Self::at(c"/")
+    }
+
+    /// The root of a tree that is mounted on a directory of the calling process.
+    pub(super) fn at(path: &CStr) -> Result<Self, Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::open(c"/", flags, Mode::empty()).map(Self)
+        rustix::fs::open(path, flags, Mode::empty()).map(Self)
     }
 
     /// What is at the path, following links inside of the root.

@@ -3,6 +3,7 @@
 mod cli;
 mod containers;
 mod exec;
+mod image_volumes;
 mod images;
 mod layers;
 mod limits;

@@ -150,6 +150,7 @@ fn a_status_says_what_the_kubelet_reads() {
         reason: "OOMKilled".to_owned(),
         message: String::new(),
         image_id: "sha256:abc".to_owned(),
+        volume_images: Vec::new(),
         log_path: Some("/var/log/pods/x/web/0.log".into()),
         resources: Resources { cpu_shares: Some(2), ..Default::default() },
         user: User { uid: 1, gid: 2, supplemental_groups: vec![2, 3] },
