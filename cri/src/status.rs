@@ -77,6 +77,7 @@ fn pod_code(error: &pod::Error) -> Code {
         pod::Error::Record { .. } | pod::Error::Spec { .. } | pod::Error::TaskLost { .. } => Code::Internal,
         pod::Error::Runtime { source, .. } => runtime_code(source),
         pod::Error::Teardown { .. } => Code::Internal,
+        pod::Error::TooSlow { .. } => Code::ResourceExhausted,
         pod::Error::WrongState { .. } => Code::FailedPrecondition,
     }
 }
@@ -119,6 +120,7 @@ fn network_code(error: &network::Error) -> Code {
         | network::Error::BandwidthRange { .. } => Code::InvalidArgument,
         network::Error::CheckUnsupported { .. } => Code::FailedPrecondition,
         network::Error::NotReady(_) => Code::Unavailable,
+        network::Error::Dial { .. } => Code::Unavailable,
         network::Error::Cache { .. }
         | network::Error::Delete { .. }
         | network::Error::Namespace { .. }
@@ -132,7 +134,8 @@ fn network_code(error: &network::Error) -> Code {
 
 fn runtime_code(error: &runtime::Error) -> Code {
     match error {
-        runtime::Error::Create { source, .. }
+        runtime::Error::Attach { source, .. }
+        | runtime::Error::Create { source, .. }
         | runtime::Error::Exec { source, .. }
         | runtime::Error::Log { source, .. }
         | runtime::Error::Sandbox { source, .. }

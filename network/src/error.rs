@@ -77,6 +77,14 @@ pub enum Error {
         /// All that failed.
         errors: Vec<Self>,
     },
+    /// Nobody answers at a port.
+    #[error("connect to port {port} of the loopback interface")]
+    Dial {
+        /// The port.
+        port: u16,
+        /// The kernel's answer, for IPv4 where that was the same for both.
+        source: io::Error,
+    },
     /// A network namespace cannot be made, opened, entered or deleted.
     #[error("{operation} network namespace {}", path.display())]
     Namespace {

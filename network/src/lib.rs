@@ -7,6 +7,7 @@
 
 mod attachment;
 mod cni;
+mod dial;
 mod error;
 pub mod netns;
 mod quantity;
@@ -22,6 +23,7 @@ pub use attachment::{
 };
 use cni::{Chain, Watched};
 pub use cni::{Verb, Version};
+pub use dial::dial;
 pub use error::{Error, NotReady, PluginError};
 pub use quantity::QuantityError;
 

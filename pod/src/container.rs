@@ -1,5 +1,6 @@
 //! A container: its record, and the state that others see.
 
+mod attach;
 mod create;
 mod exec;
 mod remove;

@@ -147,6 +147,12 @@ pub enum Error {
         /// Every step that failed.
         failures: Vec<Self>,
     },
+    /// An attached client did not read for so long that its pipe was full.
+    #[error("the client attached to container {id} did not keep up with its output: attach again")]
+    TooSlow {
+        /// The container.
+        id: String,
+    },
     /// No handler of that name is configured.
     #[error("runtime handler {name:?} is not configured: name it under [runtimes] in Corten's configuration")]
     UnknownHandler {

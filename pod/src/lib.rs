@@ -9,6 +9,7 @@
 
 pub mod config;
 pub mod status;
+pub mod stream;
 
 mod container;
 mod error;
@@ -34,6 +35,7 @@ use std::time::Duration;
 use image::Images;
 use network::Network;
 use runtime::Runtime;
+use tokio::net::TcpStream;
 
 pub use self::error::{Error, Result, chain};
 pub use self::node::Config;
@@ -41,6 +43,7 @@ pub use self::node::Config;
 use self::config::{ContainerConfig, PodConfig, Resources};
 use self::node::Node;
 use self::status::{ContainerFilter, ContainerStats, ContainerStatus, ExecOutput, PodFilter, PodStatus};
+use self::stream::{Session, Stdio};
 
 /// All pods of the node; cheap to clone.
 ///
@@ -128,6 +131,31 @@ impl Pods {
         timeout: Option<Duration>,
     ) -> Result<ExecOutput> {
         self.node.exec_sync(id, command, timeout).await
+    }
+
+    /// The id of a running container, or what an Exec or Attach of it is answered at once.
+    pub fn running(&self, id: &str) -> Result<String> {
+        self.node.running(id).map(|container| container.id.clone())
+    }
+
+    /// Runs a command in a running container for someone who follows it (Exec).
+    pub async fn exec(&self, id: &str, command: Vec<String>, stdio: Stdio) -> Result<Session> {
+        self.node.exec(id, command, stdio).await
+    }
+
+    /// Follows a running container's own process from now on (Attach).
+    pub async fn attach(&self, id: &str, stdio: Stdio) -> Result<Session> {
+        self.node.attach_to(id, stdio).await
+    }
+
+    /// The id of a ready pod, or what a PortForward of it is answered at once.
+    pub fn ready(&self, pod: &str) -> Result<String> {
+        self.node.ready(pod).map(|pod| pod.id.clone())
+    }
+
+    /// Connects to a port of a pod, as a process in it would to 127.0.0.1 or ::1 (PortForward).
+    pub async fn dial(&self, pod: &str, port: u16) -> Result<TcpStream> {
+        self.node.dial(pod, port).await
     }
 
     /// Goes on logging into a new file of the old name (ReopenContainerLog).

@@ -1,6 +1,7 @@
 //! A pod sandbox: its record, its monitor, and the state that others see.
 
 pub(crate) mod files;
+mod forward;
 mod network;
 mod remove;
 mod run;

@@ -7,7 +7,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::monitor::wire::{self, Answer, CgroupParts, CreateOrder, Order, Refusal};
-use crate::{ContainerOrder, Error, Event, ExecExit, ExecOrder, Exit, Failure};
+use crate::{
+    AttachOrder, ContainerOrder, Detachment, Error, Event, ExecExit, ExecOrder, ExecStdio, Exit, Failure,
+    Terminal,
+};
 pub(crate) use connection::Connection;
 
 mod connection;
@@ -92,20 +95,66 @@ impl Monitor {
         let failed = |id, source| Error::Exec { id, source };
         let plan = wire::sealed("plan", &order.plan)
             .map_err(|source| failed(id.clone(), Failure::io("pass the plan on", &source)))?;
-        let mut fds = vec![plan.as_fd(), order.stdin.as_fd(), order.stdout.as_fd(), order.stderr.as_fd()];
-        let request = Order::Exec(wire::ExecOrder {
+        let mut fds = vec![plan.as_fd()];
+        match &order.stdio {
+            ExecStdio::Streams(streams) => fds.extend(streams.iter().map(AsFd::as_fd)),
+            ExecStdio::Terminal(handover) => fds.push(handover.as_fd()),
+        }
+        let request = wire::ExecOrder {
             container: id.clone(),
             cgroup: CgroupParts::describe(&order.cgroup, &mut fds),
             timeout_ms: order.timeout.map(milliseconds),
-        });
+        };
+        let request = match &order.stdio {
+            ExecStdio::Streams(_) => Order::Exec(request),
+            ExecStdio::Terminal(_) => Order::ExecTerminal(request),
+        };
         let answer = self.connection.send(&request, &fds).await?;
         // Its reader sees the end of the output when the process is gone, not when its answer was taken.
         drop(fds);
-        drop((order.stdin, order.stdout, order.stderr, order.cgroup, plan));
+        drop((order.stdio, order.cgroup, plan));
         match self.judge(answer.receive().await?, &id, failed)? {
             Answer::Exec(exit) => Ok(exit),
             _ => Err(self.connection.nonsense()),
         }
+    }
+
+    /// Attaches someone to a running container and waits until that is over.
+    ///
+    /// Dropping the future changes nothing; closing the other ends of the pipes is how one leaves.
+    pub async fn attach(&self, order: AttachOrder) -> Result<Detachment, Error> {
+        let id = order.container;
+        let streams = [order.stdin, order.stdout, order.stderr];
+        let request = Order::Attach(wire::AttachOrder {
+            container: id.clone(),
+            stdin: streams[0].is_some(),
+            stdout: streams[1].is_some(),
+            stderr: streams[2].is_some(),
+        });
+        let fds: Vec<_> = streams.iter().flatten().map(AsFd::as_fd).collect();
+        let answer = self.connection.send(&request, &fds).await?;
+        // Our copies would keep the pipes open.
+        drop(fds);
+        drop(streams);
+        match self.judge(answer.receive().await?, &id, |id, source| Error::Attach { id, source })? {
+            Answer::Detached(why) => Ok(why),
+            _ => Err(self.connection.nonsense()),
+        }
+    }
+
+    /// The terminal of a running container that has one: to be written to and resized. What it shows comes by
+    /// [`Monitor::attach`], since it is read for the log.
+    pub async fn terminal(&self, id: &str) -> Result<Terminal, Error> {
+        let failed = |id, source| Error::Attach { id, source };
+        let answer = self.connection.ask(&Order::Terminal { id: id.to_owned() }, &[]).await?;
+        let (answer, mut fds) = answer.map_err(|refusal| self.refused(refusal, id, failed))?;
+        let (Answer::Terminal, Ok(master)) = (answer, fds.take()) else {
+            return Err(self.connection.nonsense());
+        };
+        Terminal::new(master).map_err(|error| Error::Attach {
+            id: id.to_owned(),
+            source: Failure::io("watch the terminal", &error),
+        })
     }
 
     /// Writes the container's log into another file from here on; nothing goes into the old one afterwards.
@@ -147,14 +196,18 @@ impl Monitor {
         id: &str,
         failed: impl FnOnce(String, Failure) -> Error,
     ) -> Result<Answer, Error> {
+        answer.map(|(answer, _)| answer).map_err(|refusal| self.refused(refusal, id, failed))
+    }
+
+    fn refused(&self, refusal: Refusal, id: &str, failed: impl FnOnce(String, Failure) -> Error) -> Error {
         let id = id.to_owned();
-        answer.map(|(answer, _)| answer).map_err(|refusal| match refusal {
+        match refusal {
             Refusal::ContainerExists => Error::ContainerExists { id },
             Refusal::Failed(source) => failed(id, source),
             Refusal::NoContainer => Error::NoContainer { id },
             Refusal::NotUnderstood => self.connection.nonsense(),
             Refusal::WrongState { state } => Error::WrongState { id, state },
-        })
+        }
     }
 }
 

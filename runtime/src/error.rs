@@ -19,6 +19,14 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// Nobody can be attached to the container.
+    #[error("attach to container {id}")]
+    Attach {
+        /// The container.
+        id: String,
+        /// What failed.
+        source: Failure,
+    },
     /// A cgroup operation.
     #[error("{operation} the monitors' cgroup")]
     Cgroup {

@@ -16,11 +16,13 @@ pub mod plan;
 mod seal;
 pub mod seccomp;
 pub mod sys;
+mod terminal;
 
 pub use client::{Events, Monitor};
 pub use error::{Error, Failure, FailureKind};
 pub use launch::{Config, Runtime};
 pub use order::{
-    ContainerOrder, ContainerReport, ContainerState, Event, ExecExit, ExecOrder, Exit, NamespaceMode,
-    PidNamespace, Report, Sandbox, Stdin, recorded_exit,
+    AttachOrder, ContainerOrder, ContainerReport, ContainerState, Detachment, Event, ExecExit, ExecOrder,
+    ExecStdio, Exit, NamespaceMode, PidNamespace, Report, Sandbox, Stdin, recorded_exit,
 };
+pub use terminal::{Handover, Terminal};

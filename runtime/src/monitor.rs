@@ -14,6 +14,7 @@ use rustix::fs::Mode;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::DumpableBehavior;
 
+use self::attach::Client;
 use self::child::Child;
 use self::connection::{Connection, Ticket};
 use self::container::Container;
@@ -25,6 +26,7 @@ use self::poll::{Key, Keyed, Poll, Source};
 use self::sandbox::Sandbox;
 use crate::sys::{fd, memory, signal};
 
+mod attach;
 mod child;
 mod clock;
 mod connection;
@@ -68,6 +70,7 @@ struct Monitor {
     outputs: Keyed<Output>,
     containers: Keyed<Container>,
     execs: Keyed<Exec>,
+    clients: Keyed<Client>,
     logs: Logs<After>,
     sandbox: Sandbox,
     /// Who waits for the end, once it has begun.
@@ -137,6 +140,7 @@ impl Monitor {
             outputs: Keyed::default(),
             containers: Keyed::default(),
             execs: Keyed::default(),
+            clients: Keyed::default(),
             logs: Logs::new(),
             sandbox: Sandbox::default(),
             ending: None,
@@ -163,11 +167,13 @@ impl Monitor {
     fn handle(&mut self, source: Source) {
         match source {
             Source::Child(key) => self.child_ended(key),
+            Source::Client(key) => self.serve_client(key),
             Source::Connection(key) => self.serve_connection(key),
             Source::Link(key) => self.read_link(key),
             Source::Listener => self.accept(),
             Source::Output(key) => self.read_output(key),
             Source::Signals => self.reap_orphans(),
+            Source::Stdin(key) => self.resume_stdin(key),
             Source::Writer => self.log_got_on(),
         }
     }

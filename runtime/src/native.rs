@@ -45,6 +45,8 @@ pub(crate) struct Stage {
     pub(crate) pod: Option<OwnedFd>,
     /// The pidfd of the process whose PID namespace is joined after pivot_root(2).
     pub(crate) pid_namespace: Option<OwnedFd>,
+    /// Where an exec'd process' terminal is handed over; a container's goes to the monitor by the link.
+    pub(crate) handover: Option<OwnedFd>,
     /// `tasks` files of v1 hierarchies; the stage, a process of one thread, writes itself into them first.
     pub(crate) v1_tasks: Vec<OwnedFd>,
 }
@@ -59,8 +61,8 @@ pub(crate) fn container(stage: Stage) -> ! {
 
 /// Joins the container of the process behind `target`, a verified pidfd, and executes the command there.
 ///
-/// With a terminal and no standard input, output and error, it makes one in the container and says `Console`.
-/// The caller has cloned it into the container's v2 cgroup and no new namespaces.
+/// With a terminal and no standard input, output and error, it makes one in the container and says `Console` by the
+/// handover. The caller has cloned it into the container's v2 cgroup and no new namespaces.
 pub(crate) fn exec(mut stage: Stage, target: OwnedFd) -> ! {
     // It is kept with the others when the rest is closed; an exec has no pod to join.
     stage.pod = Some(target);

@@ -90,14 +90,43 @@ pub struct ExecOrder {
     pub plan: Vec<u8>,
     /// The container's cgroup.
     pub cgroup: cgroup::Handles,
-    /// Standard input.
-    pub stdin: OwnedFd,
-    /// Standard output.
-    pub stdout: OwnedFd,
-    /// Standard error.
-    pub stderr: OwnedFd,
+    /// Standard input, output and error.
+    pub stdio: ExecStdio,
     /// After this it is killed, with all that it started.
     pub timeout: Option<Duration>,
+}
+
+/// What a process has as standard input, output and error.
+#[derive(Debug)]
+pub enum ExecStdio {
+    /// These three.
+    Streams([OwnedFd; 3]),
+    /// A terminal that it makes in its container; its master comes by this end of a [`crate::Handover`].
+    Terminal(OwnedFd),
+}
+
+/// Someone to be attached to a container, by pipes whose other ends are the daemon's.
+#[derive(Debug)]
+pub struct AttachOrder {
+    /// The container's id.
+    pub container: String,
+    /// What is written to its standard input.
+    pub stdin: Option<OwnedFd>,
+    /// Where its standard output, or its terminal's, goes to from now on.
+    pub stdout: Option<OwnedFd>,
+    /// Where its standard error goes to from now on.
+    pub stderr: Option<OwnedFd>,
+}
+
+/// Why someone is not attached any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Detachment {
+    /// The container ended; all of its output was passed on.
+    Ended,
+    /// All pipes were closed, or standard input of a container that keeps its own open for others.
+    Left,
+    /// A pipe was full: nobody waits for those who do not read.
+    TooSlow,
 }
 
 /// How a container ended.

@@ -1,4 +1,4 @@
-//! ExecSync: a command in a running container, its output collected.
+//! Exec and ExecSync: a further command in a running container, followed by someone or collected.
 
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -6,15 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oci_spec::runtime::Process;
-use runtime::{ExecExit, ExecOrder, plan};
+use runtime::{ExecExit, ExecOrder, ExecStdio, Handover, Terminal, plan};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
+use tokio::sync::watch;
 
 use super::{Container, Template, parse_cgroup};
 use crate::error::{Error, Result};
 use crate::node::{Node, blocking};
 use crate::record::ContainerPhase;
 use crate::status::ExecOutput;
+use crate::stream::{End, Input, Output, Session, Stdio, Work, output};
 
 /// Both streams of an answer together, below gRPC's 16 MiB (CVE-2022-1708, CVE-2022-31030).
 const MAX_OUTPUT_BYTES: usize = (16 << 20) - (64 << 10);
@@ -27,15 +29,14 @@ impl Node {
         command: Vec<String>,
         timeout: Option<Duration>,
     ) -> Result<ExecOutput> {
-        let container = self.table.container(id)?;
-        running(&container)?;
+        let container = self.running(id)?;
         let monitor = container.pod.monitor().ok_or_else(|| Error::container_not_found(id))?;
-        let (stdout, stdout_end) = output_pipe()?;
-        let (stderr, stderr_end) = output_pipe()?;
+        let (stdout, stdout_end) = output::pipe()?;
+        let (stderr, stderr_end) = output::pipe()?;
         let (node, executed) = (self.clone(), container.clone());
         let order = blocking(move || {
-            let plan = node.exec_plan(&executed, command)?;
-            let stdio = [null_device()?, stdout_end, stderr_end];
+            let plan = node.exec_plan(&executed, command, false)?;
+            let stdio = ExecStdio::Streams([null_device()?, stdout_end, stderr_end]);
             node.exec_order(&executed, plan, stdio, timeout)
         })
         .await?;
@@ -52,9 +53,54 @@ impl Node {
         }
     }
 
-    fn exec_plan(&self, container: &Container, command: Vec<String>) -> Result<Vec<u8>> {
+    /// A running container.
+    pub(crate) fn running(&self, id: &str) -> Result<Arc<Container>> {
+        let container = self.table.container(id)?;
+        match container.phase() {
+            ContainerPhase::Running => Ok(container),
+            ContainerPhase::Creating => Err(Error::container_not_found(id)),
+            _ => Err(Error::WrongState {
+                kind: "container",
+                id: container.id.clone(),
+                state: "not running",
+                needed: "only a running container can be entered",
+            }),
+        }
+    }
+
+    /// Starts a command for someone who follows it.
+    pub(crate) async fn exec(
+        self: &Arc<Self>,
+        id: &str,
+        command: Vec<String>,
+        wanted: Stdio,
+    ) -> Result<Session> {
+        let container = self.running(id)?;
+        let monitor = container.pod.monitor().ok_or_else(|| Error::container_not_found(id))?;
+        let (ours, theirs) = if wanted.tty { Ends::terminal()? } else { Ends::pipes(wanted)? };
+        let (node, executed) = (self.clone(), container.clone());
+        let order = blocking(move || {
+            let plan = node.exec_plan(&executed, command, wanted.tty)?;
+            node.exec_order(&executed, plan, theirs, None)
+        })
+        .await?;
+        let (ended, end) = watch::channel(false);
+        let id = container.id.clone();
+        let work = Work::spawn(async move {
+            let exit = monitor.exec(order).await;
+            // Nobody may be reading.
+            ended.send_replace(true);
+            match exit.map_err(Error::runtime("run a command in", "container", &id))? {
+                ExecExit::Exited(code) => Ok(End::Exited(code)),
+                ExecExit::TimedOut => Err(Error::ExecTimeout { id, seconds: 0 }),
+            }
+        });
+        ours.session(work, wanted, &end).await
+    }
+
+    fn exec_plan(&self, container: &Container, command: Vec<String>, tty: bool) -> Result<Vec<u8>> {
         let template = self.exec_template(container)?;
-        let process = process(&template, command)?;
+        let process = process(&template, command, tty)?;
         plan::exec(&template.spec, &process, template.filter.as_deref())
             .map_err(|error| Error::invalid("cmd", crate::error::chain(&error)))
     }
@@ -75,7 +121,7 @@ impl Node {
         &self,
         container: &Container,
         plan: Vec<u8>,
-        [stdin, stdout, stderr]: [OwnedFd; 3],
+        stdio: ExecStdio,
         timeout: Option<Duration>,
     ) -> Result<ExecOrder> {
         let cgroup = self.runtime.cgroups().open(&parse_cgroup(&container.cgroup())?);
@@ -84,31 +130,11 @@ impl Node {
             id: container.id.clone(),
             source: Arc::new(source),
         })?;
-        Ok(ExecOrder {
-            container: container.id.clone(),
-            plan,
-            cgroup: handles,
-            stdin,
-            stdout,
-            stderr,
-            timeout,
-        })
+        Ok(ExecOrder { container: container.id.clone(), plan, cgroup: handles, stdio, timeout })
     }
 }
 
-fn running(container: &Container) -> Result<()> {
-    if container.phase() == ContainerPhase::Running {
-        return Ok(());
-    }
-    Err(Error::WrongState {
-        kind: "container",
-        id: container.id.clone(),
-        state: "not running",
-        needed: "commands run in a running container only",
-    })
-}
-
-fn process(template: &Template, command: Vec<String>) -> Result<Process> {
+fn process(template: &Template, command: Vec<String>, tty: bool) -> Result<Process> {
     if command.is_empty() {
         return Err(Error::invalid("cmd", "empty: give a command"));
     }
@@ -116,21 +142,87 @@ fn process(template: &Template, command: Vec<String>) -> Result<Process> {
         return Err(Error::invalid("container_id", "the container's record names no process"));
     };
     let mut process = process.clone();
-    process.set_args(Some(command)).set_terminal(Some(false));
+    process.set_args(Some(command)).set_terminal(Some(tty));
+    if tty {
+        let env = process.env_mut().get_or_insert_default();
+        if !env.iter().any(|entry| entry.starts_with("TERM=")) {
+            env.push("TERM=xterm".to_owned());
+        }
+    }
     Ok(process)
-}
-
-fn output_pipe() -> Result<(pipe::Receiver, OwnedFd)> {
-    let make = || {
-        let (reader, writer) = std::io::pipe()?;
-        Ok((pipe::Receiver::from_owned_fd(reader.into())?, writer.into()))
-    };
-    make().map_err(Error::file("make", std::path::Path::new("pipe")))
 }
 
 fn null_device() -> Result<OwnedFd> {
     let path = std::path::Path::new("/dev/null");
     Ok(std::fs::File::open(path).map_err(Error::file("open", path))?.into())
+}
+
+/// Our ends of what a followed command reads and writes.
+enum Ends {
+    Pipes { stdin: Option<Input>, stdout: Option<pipe::Receiver>, stderr: Option<pipe::Receiver> },
+    Terminal(Handover),
+}
+
+impl Ends {
+    fn pipes(wanted: Stdio) -> Result<(Self, ExecStdio)> {
+        let (stdin, stdin_end) = split(wanted.stdin, Input::pipe)?;
+        let (stdout, stdout_end) = split(wanted.stdout, output::pipe)?;
+        let (stderr, stderr_end) = split(wanted.stderr, output::pipe)?;
+        Ok((Self::Pipes { stdin, stdout, stderr }, ExecStdio::Streams([stdin_end, stdout_end, stderr_end])))
+    }
+
+    fn terminal() -> Result<(Self, ExecStdio)> {
+        let (ours, theirs) =
+            Handover::new().map_err(Error::file("make", std::path::Path::new("socket pair")))?;
+        Ok((Self::Terminal(ours), ExecStdio::Terminal(theirs)))
+    }
+
+    /// A session once it is clear that there is a terminal; why there is none is the work's to say.
+    async fn session(self, work: Work, wanted: Stdio, end: &watch::Receiver<bool>) -> Result<Session> {
+        let handover = match self {
+            Self::Pipes { stdin, stdout, stderr } => {
+                return Ok(Session {
+                    stdin: stdin.map(|stdin| Box::new(stdin) as _),
+                    stdout: stdout.map(|stdout| Box::new(Output::until(stdout, over(end))) as _),
+                    stderr: stderr.map(|stderr| Box::new(Output::until(stderr, over(end))) as _),
+                    terminal: None,
+                    end: Box::pin(work.end()),
+                });
+            }
+            Self::Terminal(handover) => handover,
+        };
+        let received = handover.receive().await;
+        let received =
+            received.map_err(Error::file("receive", std::path::Path::new("the command's terminal")));
+        let terminal: Terminal = match received? {
+            Some(terminal) => terminal,
+            None => match work.end().await {
+                Err(error) => return Err(error),
+                Ok(_) => return Err(Error::TaskLost { operation: "making a terminal" }),
+            },
+        };
+        let output = Output::until(terminal.clone(), over(end));
+        Ok(Session {
+            stdin: wanted.stdin.then(|| Box::new(Input::Terminal(terminal.clone())) as _),
+            stdout: wanted.stdout.then(|| Box::new(output) as _),
+            stderr: None,
+            terminal: Some(terminal),
+            end: Box::pin(work.end()),
+        })
+    }
+}
+
+/// A pipe if it is wanted, else the null device.
+fn split<T>(is_wanted: bool, make: fn() -> Result<(T, OwnedFd)>) -> Result<(Option<T>, OwnedFd)> {
+    if is_wanted { make().map(|(ours, theirs)| (Some(ours), theirs)) } else { Ok((None, null_device()?)) }
+}
+
+fn over(end: &watch::Receiver<bool>) -> impl Future<Output = ()> + use<> {
+    let mut end = end.clone();
+    async move {
+        // Without a sender it is over too.
+        drop(end.wait_for(|ended| *ended).await);
+    }
 }
 
 #[derive(Debug)]

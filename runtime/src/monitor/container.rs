@@ -41,6 +41,8 @@ pub(super) struct Container {
     pub(super) outputs: Vec<Key>,
     /// Kept open for those who attach.
     pub(super) stdin: Option<OwnedFd>,
+    pub(super) stdin_mode: Stdin,
+    pub(super) has_terminal: bool,
     pub(super) stop: Option<Stop>,
 }
 
@@ -105,6 +107,8 @@ impl Container {
             log_line_bytes: usize::try_from(order.log_line_bytes).unwrap_or(usize::MAX),
             outputs: Vec::new(),
             stdin: None,
+            stdin_mode: order.stdin,
+            has_terminal: order.tty,
             stop: None,
         }
     }
@@ -159,8 +163,15 @@ impl Monitor {
             if let Some(container) = self.containers.get_mut(key) {
                 container.link = Some(link);
             }
-            let stage =
-                Stage { plan, link: stage_end, stdio: stdio.theirs, pod: Some(pod), pid_namespace, v1_tasks };
+            let stage = Stage {
+                plan,
+                link: stage_end,
+                stdio: stdio.theirs,
+                pod: Some(pod),
+                pid_namespace,
+                handover: None,
+                v1_tasks,
+            };
             self.clone_init(key, order.pid_namespace == PidNamespace::Own, stage)
                 .map_err(failed("clone the container's init"))
         });
@@ -285,5 +296,5 @@ impl Monitor {
 pub(super) fn stage_fds(stage: &Stage) -> Vec<RawFd> {
     let stdio = stage.stdio.iter().flatten();
     let others = [&stage.plan, &stage.link].into_iter().chain(&stage.pod).chain(&stage.pid_namespace);
-    stdio.chain(others).chain(&stage.v1_tasks).map(AsRawFd::as_raw_fd).collect()
+    stdio.chain(others).chain(&stage.handover).chain(&stage.v1_tasks).map(AsRawFd::as_raw_fd).collect()
 }

@@ -64,10 +64,12 @@ impl Monitor {
     /// All that it wrote first, then its exit.
     fn begin_ending(&mut self, key: Key, code: i32) {
         let Some(container) = self.containers.get_mut(key) else { return };
-        // A command that went on without what was killed, and ended well, did not fail for want of memory.
-        let oom_killed = code != 0 && container.was_oom_killed();
+        // Whatever the code: an init container that lost a process to it has failed for the kubelet.
+        let oom_killed = container.was_oom_killed();
         let exit = Exit { code, at_ns: now_ns(), oom_killed };
-        container.stdin = None;
+        if let Some(stdin) = container.stdin.take() {
+            self.poll.remove(&stdin);
+        }
         container.phase = Phase::Ending { exit, deadline: Instant::now() + LAST_WORDS, is_flushed: false };
         self.drain_outputs(key);
     }
@@ -88,6 +90,7 @@ impl Monitor {
         container.phase = Phase::Exited(exit);
         let id = container.id.clone();
         let waiting = container.stop.take().map(|stop| stop.waiting).unwrap_or_default();
+        self.detach_all(key);
         if let Err(error) = record::write(&self.dir, &id, &exit) {
             self.warn(format!("record the exit of container {id}: {error}"));
         }
@@ -114,6 +117,7 @@ impl Monitor {
     /// Drops all that belongs to a container.
     pub(super) fn forget(&mut self, key: Key) {
         let Some(container) = self.containers.remove(key) else { return };
+        self.detach_all(key);
         for output in container.outputs {
             self.remove_output(output);
         }

@@ -57,18 +57,22 @@ impl Monitor {
         &mut self,
         ticket: Ticket,
         order: &wire::ExecOrder,
+        with_terminal: bool,
         mut fds: Descriptors,
     ) -> Result<(), Refusal> {
         let container = self.find(&order.container)?;
         let plan = fds.take()?;
-        let stdio = [Some(fds.take()?), Some(fds.take()?), Some(fds.take()?)];
+        let handover = fds.take_if(with_terminal)?;
+        let mut streams = || fds.take_if(!with_terminal);
+        let stdio = [streams()?, streams()?, streams()?];
         let mut cgroup = fds.take_cgroup(&order.cgroup)?;
         let (init, target) = self.target(container)?;
         let failed = |what: &'static str| move |error| Refusal::Failed(Failure::io(what, &error));
         let key = self.execs.next_key();
         let (link, stage_end) = self.add_link(Owner::Exec(key)).map_err(failed("make a link"))?;
         let v1_tasks = family::take_tasks(&mut cgroup).map_err(failed("copy a descriptor"))?;
-        let stage = Stage { plan, link: stage_end, stdio, pod: None, pid_namespace: None, v1_tasks };
+        let stage =
+            Stage { plan, link: stage_end, stdio, pod: None, pid_namespace: None, handover, v1_tasks };
         let unified = cgroup.unified.as_ref().map(AsFd::as_fd);
         let birthplace = Birthplace { namespaces: 0, cgroup: unified, beside: Some(init) };
         let mut fds = stage_fds(&stage);

@@ -15,12 +15,14 @@ impl Monitor {
         let begun = match order {
             None => Err(Refusal::NotUnderstood),
             Some(_) if self.ending.is_some() => self.obey_at_the_end(ticket, order),
+            Some(Order::Attach(order)) => self.attach(ticket, &order, fds),
             Some(Order::Create(order)) => self.create(ticket, order, fds),
             Some(Order::End) => {
                 self.begin_end(Some(ticket));
                 Ok(())
             }
-            Some(Order::Exec(order)) => self.exec(ticket, &order, fds),
+            Some(Order::Exec(order)) => self.exec(ticket, &order, false, fds),
+            Some(Order::ExecTerminal(order)) => self.exec(ticket, &order, true, fds),
             Some(Order::Kill { id, signal }) => {
                 self.signal(&id, signal).map(|()| self.answer(ticket, Ok(Answer::Done)))
             }
@@ -29,6 +31,7 @@ impl Monitor {
             Some(Order::Report) => self.report(ticket),
             Some(Order::Sandbox(order)) => self.make_sandbox(ticket, order, fds),
             Some(Order::Start { id }) => self.start(ticket, &id),
+            Some(Order::Terminal { id }) => self.share_terminal(ticket, &id),
             Some(Order::Stop { id, signal, grace_ms }) => {
                 // Longer than anyone will wait, and never beyond what can be counted.
                 let grace = Duration::from_millis(grace_ms.min(u64::from(u32::MAX)));

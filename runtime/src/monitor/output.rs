@@ -29,7 +29,7 @@ pub(super) struct Output {
     container: Key,
     stream: Stream,
     /// None at its end.
-    fd: Option<OwnedFd>,
+    pub(super) fd: Option<OwnedFd>,
     log: Option<Slot>,
     lines: Lines,
     /// What was read and found no room in the log.
@@ -165,6 +165,8 @@ impl Monitor {
         let goes_on = match read {
             Ok(count) if count > 0 => {
                 output.left = output.left.map(|left| left.saturating_sub(count));
+                let (container, stream) = (output.container, output.stream);
+                self.broadcast(container, stream, &chunk);
                 self.put(key, &chunk);
                 true
             }
@@ -244,5 +246,6 @@ impl Monitor {
         }
         *is_flushed = true;
         self.logs.when_written(After::Exit(container));
+        self.detach_all(container);
     }
 }

@@ -22,6 +22,8 @@ const BATCH: usize = 32;
 pub(super) enum Source {
     /// A process of ours ended.
     Child(Key),
+    /// An attached client wrote something, or is gone.
+    Client(Key),
     /// A daemon's packet, or room for ours.
     Connection(Key),
     /// A stage's packet, or its end.
@@ -32,6 +34,8 @@ pub(super) enum Source {
     Output(Key),
     /// An orphan was left to us.
     Signals,
+    /// A container's standard input has room.
+    Stdin(Key),
     /// The log's writer got on.
     Writer,
 }
@@ -39,8 +43,11 @@ pub(super) enum Source {
 /// What it is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Interest {
+    /// Only errors and the end, which are always reported.
+    Hangup,
     Readable,
     ReadableOrWritable,
+    Writable,
 }
 
 /// An epoll instance.
@@ -64,7 +71,11 @@ impl Poll {
     }
 
     pub(super) fn add(&self, fd: impl AsFd, source: Source) -> io::Result<()> {
-        Ok(epoll::add(&self.epoll, fd, source.data(), Interest::Readable.flags())?)
+        self.add_for(fd, source, Interest::Readable)
+    }
+
+    pub(super) fn add_for(&self, fd: impl AsFd, source: Source, interest: Interest) -> io::Result<()> {
+        Ok(epoll::add(&self.epoll, fd, source.data(), interest.flags())?)
     }
 
     pub(super) fn change(&self, fd: impl AsFd, source: Source, interest: Interest) -> io::Result<()> {
@@ -109,6 +120,8 @@ impl Source {
             Self::Output(key) => (4, key),
             Self::Signals => (5, 0),
             Self::Writer => (6, 0),
+            Self::Client(key) => (7, key),
+            Self::Stdin(key) => (8, key),
         };
         EventData::new_u64(kind << KEY_BITS | key)
     }
@@ -124,6 +137,8 @@ impl Source {
             4 => Self::Output(key),
             5 => Self::Signals,
             6 => Self::Writer,
+            7 => Self::Client(key),
+            8 => Self::Stdin(key),
             _ => return None,
         })
     }
@@ -132,8 +147,10 @@ impl Source {
 impl Interest {
     fn flags(self) -> EventFlags {
         match self {
+            Self::Hangup => EventFlags::empty(),
             Self::Readable => EventFlags::IN,
             Self::ReadableOrWritable => EventFlags::IN | EventFlags::OUT,
+            Self::Writable => EventFlags::OUT,
         }
     }
 }
@@ -201,11 +218,13 @@ mod tests {
     fn sources_survive_the_kernel() {
         for source in [
             Source::Child(7),
+            Source::Client(9),
             Source::Connection((1 << KEY_BITS) - 1),
             Source::Link(0),
             Source::Listener,
             Source::Output(3),
             Source::Signals,
+            Source::Stdin(4),
             Source::Writer,
         ] {
             assert_eq!(Source::from_data(source.data()), Some(source));

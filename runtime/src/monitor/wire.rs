@@ -19,7 +19,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{ExecExit, Exit, Failure, NamespaceMode, PidNamespace, Report, Stdin};
+use crate::{Detachment, ExecExit, Exit, Failure, NamespaceMode, PidNamespace, Report, Stdin};
 
 /// The protocol's number.
 pub(crate) const VERSION: u16 = 1;
@@ -53,6 +53,13 @@ pub(crate) enum Order {
     Remove { id: String },
     /// Kill all, and exit.
     End,
+    /// Run a process with a terminal of its own. Descriptors: plan, the socket by which the terminal is handed
+    /// over, then those of its cgroup.
+    ExecTerminal(ExecOrder),
+    /// Pass its output on and its input in, answer when that is over. Descriptors: stdin, stdout, stderr.
+    Attach(AttachOrder),
+    /// Give a copy of the master of its terminal.
+    Terminal { id: String },
 }
 
 /// See [`crate::Sandbox`].
@@ -83,6 +90,15 @@ pub(crate) struct ExecOrder {
     pub(crate) container: String,
     pub(crate) cgroup: CgroupParts,
     pub(crate) timeout_ms: Option<u64>,
+}
+
+/// See [`crate::AttachOrder`]: which descriptors come along.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct AttachOrder {
+    pub(crate) container: String,
+    pub(crate) stdin: bool,
+    pub(crate) stdout: bool,
+    pub(crate) stderr: bool,
 }
 
 /// Which descriptors of [`crate::cgroup::Handles`] come along, in this order.
@@ -119,6 +135,10 @@ pub(crate) enum Answer {
     Exec(ExecExit),
     /// What is there: descriptor of a memfd with a [`Report`].
     Report { version: u16 },
+    /// Why the client is not attached any more.
+    Detached(Detachment),
+    /// The terminal: descriptor of its master.
+    Terminal,
 }
 
 /// Why an order led to nothing.

@@ -14,10 +14,10 @@ use crate::plan::steps::{Process, Size, Terminal};
 /// Numbers of devices that are ends of terminals, `UNIX98_PTY_SLAVE_MAJOR` of the kernel.
 const TERMINALS: std::ops::RangeInclusive<u32> = 136..=143;
 
-/// Makes a terminal in a devpts of the container and gives its master to the monitor.
+/// Makes a terminal in a devpts of the container and gives its master away.
 ///
 /// The device is the one that the kernel made with the master, whatever names there are below `/dev/pts`.
-pub(super) fn make(devpts: &OwnedFd, terminal: Terminal, link: &OwnedFd) -> Result<OwnedFd, Failure> {
+pub(super) fn make(devpts: &OwnedFd, terminal: Terminal, to: &OwnedFd) -> Result<OwnedFd, Failure> {
     const DEVPTS: i64 = 0x1cd1;
     let what = || "make a terminal".to_owned();
     if rustix::fs::fstatfs(devpts).during(what)?.f_type != DEVPTS {
@@ -32,7 +32,7 @@ pub(super) fn make(devpts: &OwnedFd, terminal: Terminal, link: &OwnedFd) -> Resu
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         rustix::termios::tcsetwinsize(&master, size).during(what)?;
     }
-    link::send(link, &FromStage::Console, Some(master.as_fd())).during(|| "hand over the terminal".into())?;
+    link::send(to, &FromStage::Console, Some(master.as_fd())).during(|| "hand over the terminal".into())?;
     Ok(peer)
 }
 

@@ -33,7 +33,10 @@ pub(super) fn run(stage: &Stage, target: &OwnedFd) -> Result<Infallible, Failure
         let root = Root::own().during(what)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         let devpts = root.open(c"dev/pts", flags, ResolveFlags::NO_SYMLINKS).during(what)?;
-        console::fill(&stage.stdio, &console::make(&devpts, terminal, &stage.link)?)?;
+        console::fill(
+            &stage.stdio,
+            &console::make(&devpts, terminal, stage.handover.as_ref().unwrap_or(&stage.link))?,
+        )?;
     }
     keyring::leave_session().during(|| "make a session keyring".into())?;
     console::begin_session(plan.process.terminal)?;

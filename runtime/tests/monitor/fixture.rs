@@ -12,8 +12,8 @@ use std::time::Duration;
 use runtime::cgroup::{Cgroup, CgroupPath, Limits};
 use runtime::plan::{self, Rootfs};
 use runtime::{
-    Config, ContainerOrder, Error, Event, Events, ExecExit, ExecOrder, Exit, Monitor, NamespaceMode,
-    PidNamespace, Runtime, Sandbox, Stdin,
+    Config, ContainerOrder, Error, Event, Events, ExecExit, ExecOrder, ExecStdio, Exit, Monitor,
+    NamespaceMode, PidNamespace, Runtime, Sandbox, Stdin,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -205,9 +205,11 @@ impl Pod<'_> {
             container: container.into(),
             plan: plan::exec(&serde_json::from_value(spec).unwrap(), &process, None).unwrap(),
             cgroup: self.cgroup(container).handles().unwrap(),
-            stdin: File::open("/dev/null").unwrap().into(),
-            stdout: output.try_clone().unwrap(),
-            stderr: output,
+            stdio: ExecStdio::Streams([
+                File::open("/dev/null").unwrap().into(),
+                output.try_clone().unwrap(),
+                output,
+            ]),
             timeout,
         }
     }

@@ -140,6 +140,7 @@ impl Pod {
             stdio,
             pod: Some(self.pause.try_clone().unwrap()),
             pid_namespace,
+            handover: None,
             v1_tasks: Vec::new(),
         };
         match clone::fork(libc::CLONE_NEWNS | own, cgroup.map(AsFd::as_fd)).unwrap() {
@@ -189,6 +190,7 @@ impl Pod {
             stdio,
             pod: None,
             pid_namespace: None,
+            handover: None,
             v1_tasks: Vec::new(),
         };
         let target = container.pidfd.try_clone().unwrap();

@@ -1,0 +1,105 @@
+//! Connections to what listens inside a pod.
+//!
+//! A socket belongs to the namespace that it was made in, whoever uses it: only its making happens within.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::error::Error;
+use crate::netns;
+
+/// Connects to a port of the loopback interface in a namespace, the node's if none is given: IPv4 first, then IPv6.
+pub async fn dial(namespace: Option<&Path>, port: u16) -> Result<TcpStream, Error> {
+    let failed = |source| Error::Dial { port, source };
+    let [v4, v6] = match namespace {
+        Some(path) => made_within(path.to_owned()).await?,
+        None => sockets(),
+    };
+    let first = match connect(v4, (Ipv4Addr::LOCALHOST, port).into()).await {
+        Ok(stream) => return Ok(stream),
+        Err(error) => error,
+    };
+    // Where nobody listens at all, what the first address said is the answer that people know.
+    connect(v6, (Ipv6Addr::LOCALHOST, port).into()).await.map_err(|_| failed(first))
+}
+
+async fn made_within(namespace: PathBuf) -> Result<[io::Result<TcpSocket>; 2], Error> {
+    let path = namespace.clone();
+    let made = tokio::task::spawn_blocking(move || netns::within(&path, || Ok(sockets())));
+    made.await.unwrap_or_else(|lost| {
+        Err(Error::Namespace {
+            operation: "make a socket in",
+            path: namespace,
+            source: io::Error::other(lost),
+        })
+    })
+}
+
+/// One of each family; a namespace may be without IPv6.
+fn sockets() -> [io::Result<TcpSocket>; 2] {
+    [TcpSocket::new_v4(), TcpSocket::new_v6()]
+}
+
+async fn connect(socket: io::Result<TcpSocket>, address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = socket?.connect(address).await?;
+    // What comes in small pieces has been collected by the other side already.
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    /// Accepts one connection and says a word.
+    fn greet(listener: TcpListener, word: &'static str) {
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            io::Write::write_all(&mut stream, word.as_bytes()).unwrap();
+        });
+    }
+
+    async fn word(namespace: Option<&Path>, port: u16) -> String {
+        let mut text = String::new();
+        dial(namespace, port).await.unwrap().read_to_string(&mut text).await.unwrap();
+        text
+    }
+
+    #[tokio::test]
+    async fn both_families_are_tried() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(listener) = TcpListener::bind(address) else { continue };
+            let port = listener.local_addr().unwrap().port();
+            greet(listener, address);
+            assert_eq!(word(None, port).await, address);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_namespace_has_ports_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = netns::create(dir.path()).unwrap();
+        let listener = netns::within(&path, || Ok(TcpListener::bind("127.0.0.1:0").unwrap())).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        greet(listener, "inside");
+        assert_eq!(word(Some(&path), port).await, "inside");
+        let refused = dial(Some(&path), port).await.unwrap_err();
+        let Error::Dial { source, .. } = refused else { panic!("{refused}") };
+        assert_eq!(source.kind(), io::ErrorKind::ConnectionRefused);
+        netns::delete(&path).unwrap();
+        rustix::mount::unmount(dir.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_namespace_that_is_gone_is_said() {
+        let gone = dial(Some(Path::new("/run/netns/none-of-this-name")), 80).await.unwrap_err();
+        assert!(matches!(gone, Error::Namespace { .. }), "{gone}");
+    }
+}
