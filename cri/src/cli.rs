@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use self::client::Client;
+pub(crate) use self::client::Client;
 use self::output::Format;
 
 /// Where the server is.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use file::Error;
-pub(crate) use manual::default_file;
+pub(crate) use manual::{default_file, manual_page};
 
 /// Where the configuration is when no flag says otherwise.
 pub(crate) const DEFAULT_PATH: &str = "/etc/corten/config.toml";

@@ -7,19 +7,21 @@
 mod cli;
 mod config;
 mod convert;
+mod generate;
 mod notify;
 mod serve;
 mod server;
 mod service;
 mod status;
 mod telemetry;
+mod watchdog;
 mod wire;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::Config;
 
@@ -40,6 +42,11 @@ enum Command {
     /// Print or check the server's configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Print a script that completes the command line in a shell
+    Completion(generate::Completion),
+    /// Write what a package has beside the programs: manual pages, completions, configuration, seccomp profile
+    #[command(hide = true)]
+    Generate(generate::Generate),
     /// What the server executes in an empty directory, to unpack a layer into it
     #[command(hide = true)]
     UnpackLayer,
@@ -63,6 +70,8 @@ fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Serve(command) => command.run().map(|()| ExitCode::SUCCESS),
         Command::Config(command) => command.run().map(|()| ExitCode::SUCCESS),
+        Command::Completion(command) => command.run(Arguments::command()).map(|()| ExitCode::SUCCESS),
+        Command::Generate(command) => command.run(Arguments::command()).map(|()| ExitCode::SUCCESS),
         Command::UnpackLayer => Ok(unpack_layer()),
         Command::Client(command) => ask(command, &arguments.endpoint),
     };
@@ -109,8 +118,6 @@ impl ConfigCommand {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -13,6 +13,8 @@ pub(crate) enum State {
     Ready,
     /// The daemon is on its way out.
     Stopping,
+    /// The daemon works as it should, which is said again and again.
+    Alive,
 }
 
 /// Sends a state to the socket that the environment names; without one there is nobody to tell.
@@ -27,6 +29,7 @@ fn send(address: &OsStr, state: State) -> io::Result<()> {
     let message: &[u8] = match state {
         State::Ready => b"READY=1\n",
         State::Stopping => b"STOPPING=1\n",
+        State::Alive => b"WATCHDOG=1\n",
     };
     let address = match address.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use crate::config::{Config, Endpoint, Level};
 use crate::notify::{State, notify};
 use crate::server::Listener;
-use crate::{service, telemetry};
+use crate::{service, telemetry, watchdog};
 
 /// The server; flags go before the configuration file.
 #[derive(Debug, clap::Args)]
@@ -86,6 +86,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let pods = open(&config).await?;
     info!(version = env!("CARGO_PKG_VERSION"), listen = %config.listen, "ready");
     tell(State::Ready);
+    if let Some(interval) = watchdog::interval() {
+        tokio::spawn(watchdog::feed(interval, config.listen.clone()));
+    }
     let stop = stop(terminate, interrupt);
     listener.serve(service::routes(&pods, &config), stop).await?;
     pods.runtime().close().context("end the runtime")?;

@@ -2,6 +2,7 @@
 //!
 //! The texts are the doc comments of the structs, collected by build.rs.
 
+use clap_mangen::roff::{Roff, bold, roman};
 use toml::{Table, Value};
 
 use super::Config;
@@ -17,41 +18,61 @@ struct Section {
 
 static SECTIONS: &[Section] = &include!(concat!(env!("OUT_DIR"), "/manual.rs"));
 
+const INTRODUCTION: &str = "Every option is here at its default; take the # away to change it. Files in the directory config.toml.d whose \
+     names end in .toml are read after this one, in order, and win option by option. `corten config check` says what \
+     is wrong with a file.";
+
 /// A configuration file with every option, each commented out at its default.
 pub(crate) fn default_file() -> Result<String, toml::ser::Error> {
     let defaults = Table::try_from(Config::default())?;
     let mut file = String::new();
-    comment(
-        &mut file,
-        "Corten's configuration. Every option is here at its default; take the # away to change it. Files in the \
-         directory config.toml.d whose names end in .toml are read after this one, in order, and win option by option. \
-         `corten config check` says what is wrong with a file.",
-    );
+    comment(&mut file, &format!("Corten's configuration. {INTRODUCTION}"));
     for section in SECTIONS {
         file.push('\n');
         if !section.name.is_empty() {
             comment(&mut file, section.text);
             file.push_str(&format!("[{}]\n", section.name));
         }
-        let values = section
-            .name
-            .split('.')
-            .filter(|part| !part.is_empty())
-            .try_fold(&defaults, |table, part| table.get(part).and_then(Value::as_table));
-        for (index, (key, text)) in
-            section.keys.iter().filter(|(key, _)| !is_section(section, key)).enumerate()
-        {
+        for (index, (key, text, default)) in section.options(&defaults).enumerate() {
             if index > 0 {
                 file.push('\n');
             }
             comment(&mut file, text);
-            let value = values
-                .and_then(|values| values.get(*key))
-                .map_or_else(|| "\"\"".to_owned(), Value::to_string);
-            file.push_str(&format!("#{key} = {value}\n"));
+            file.push_str(&format!("#{key} = {default}\n"));
         }
     }
     Ok(file)
+}
+
+/// The manual page corten.toml(5), in roff.
+pub(crate) fn manual_page() -> Result<String, toml::ser::Error> {
+    let defaults = Table::try_from(Config::default())?;
+    let mut page = Roff::new();
+    page.control("TH", ["corten.toml", "5", "", concat!("corten ", env!("CARGO_PKG_VERSION"))]);
+    page.control("SH", ["NAME"]).text([roman("corten.toml - what can be configured of corten(1)")]);
+    page.control("SH", ["DESCRIPTION"])
+        .text([roman(format!("The file is {}. {INTRODUCTION}", super::DEFAULT_PATH))]);
+    for section in SECTIONS {
+        let title =
+            if section.name.is_empty() { "OPTIONS".to_owned() } else { format!("[{}]", section.name) };
+        page.control("SH", [title.as_str()]).text([roman(section.text)]);
+        for (key, text, default) in section.options(&defaults) {
+            page.control("TP", []).text([bold(key), roman(format!(" = {default}"))]).text([roman(text)]);
+        }
+    }
+    Ok(page.render())
+}
+
+impl Section {
+    /// Each option with its text and its default as it would be written.
+    fn options(&self, defaults: &Table) -> impl Iterator<Item = (&'static str, &'static str, String)> {
+        let mut path = self.name.split('.').filter(|part| !part.is_empty());
+        let values = path.try_fold(defaults, |table, part| table.get(part)?.as_table());
+        self.keys.iter().filter(|(key, _)| !is_section(self, key)).map(move |(key, text)| {
+            let value = values.and_then(|values| values.get(*key));
+            (*key, *text, value.map_or_else(|| "\"\"".to_owned(), Value::to_string))
+        })
+    }
 }
 
 /// Whether a key of the topmost table is a section of its own.
