@@ -6,7 +6,7 @@ use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use corten_tests::{Setup, on_node, on_own_node};
+use corten_tests::{Result, Setup, on_node, on_own_node};
 use k8s_cri::v1 as wire;
 use tonic::Code;
 
@@ -99,13 +99,18 @@ fn readiness_is_told_to_systemd() {
         let path = node.dir().join("notify.sock");
         let socket = UnixDatagram::bind(&path)?;
         socket.set_read_timeout(Some(Duration::from_secs(20)))?;
-        let mut child = node.serve()?.env("NOTIFY_SOCKET", &path).spawn()?;
-        let mut text = [0; 1024];
-        let told = socket.recv(&mut text).map(|length| String::from_utf8_lossy(&text[..length]).into_owned());
+        let mut serve = node.serve()?;
+        let mut child = serve.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "150000").spawn()?;
+        let receive = || -> Result<String> {
+            let mut text = [0; 1024];
+            let length = socket.recv(&mut text).context("a message to systemd")?;
+            Ok(String::from_utf8_lossy(&text[..length]).into_owned())
+        };
+        // Ready, and then, again and again, alive.
+        let told: Result<Vec<_>> = (0..3).map(|_| receive()).collect();
         child.kill()?;
         child.wait()?;
-        let told = told.context("a message to systemd")?;
-        assert!(told.lines().any(|line| line == "READY=1"), "{told}");
+        assert_eq!(told?, ["READY=1\n", "WATCHDOG=1\n", "WATCHDOG=1\n"]);
         node.start_daemon()?;
         Ok(())
     });
