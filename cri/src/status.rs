@@ -5,6 +5,7 @@
 //! DeadlineExceeded that a command ran out of time, Unimplemented that a call does not exist. The kubelet also
 //! reads two prefixes, and only with the code Unknown: `RegistryUnavailable` and `SignatureValidationFailed`.
 
+use rustix::io::Errno;
 use tonic::{Code, Status};
 
 use crate::convert::Invalid;
@@ -26,6 +27,9 @@ pub(crate) fn pod(error: pod::Error) -> Status {
         // Counted by the kubelet.
         error @ pod::Error::ImageVolume { .. } => {
             status(pod_code(&error), format!("ImageVolumeMountFailed: {text}"))
+        }
+        error @ pod::Error::RecursiveReadOnly { .. } => {
+            status(pod_code(&error), format!("RROUnsupported: {text}"))
         }
         other => status(pod_code(&other), text),
     }
@@ -75,6 +79,7 @@ fn pod_code(error: &pod::Error) -> Code {
         pod::Error::Network { source, .. } => network_code(source),
         pod::Error::NotFound { .. } => Code::NotFound,
         pod::Error::Record { .. } | pod::Error::Spec { .. } | pod::Error::TaskLost { .. } => Code::Internal,
+        pod::Error::RecursiveReadOnly { .. } => Code::FailedPrecondition,
         pod::Error::Runtime { source, .. } => runtime_code(source),
         pod::Error::Teardown { .. } => Code::Internal,
         pod::Error::TooSlow { .. } => Code::ResourceExhausted,
@@ -167,7 +172,11 @@ fn cgroup_code(error: &runtime::cgroup::Error) -> Code {
         | Error::NoController { .. }
         | Error::NoHierarchy
         | Error::Unsupported { .. } => Code::FailedPrecondition,
-        Error::Io { source, .. } => io_code(source),
+        // What the kernel refuses is in the text with the file's name.
+        Error::Io { source, .. } => match Errno::from_io_error(source) {
+            Some(Errno::INVAL | Errno::RANGE | Errno::ACCESS) => Code::InvalidArgument,
+            _ => io_code(source),
+        },
         Error::Busy { .. }
         | Error::Devices { .. }
         | Error::Exists { .. }
@@ -204,6 +213,8 @@ mod tests {
         let check = |error: pod::Error, code: Code| assert_eq!(pod(error).code(), code);
         check(pod::Error::ExecTimeout { id: "c".to_owned(), seconds: 1 }, Code::DeadlineExceeded);
         check(pod::Error::NotFound { kind: "pod", id: "p".to_owned() }, Code::NotFound);
+        let read_only = pod(pod::Error::RecursiveReadOnly { path: "/data".into(), reason: "no" });
+        assert!(read_only.message().starts_with("RROUnsupported: mount /data"), "{}", read_only.message());
         check(pod::Error::UnknownHandler { name: "x".to_owned() }, Code::InvalidArgument);
         check(
             pod::Error::WrongState { kind: "pod", id: "p".to_owned(), state: "stopped", needed: "run it" },

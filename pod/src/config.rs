@@ -231,6 +231,15 @@ pub struct Resources {
     pub unified: BTreeMap<String, String>,
 }
 
+/// What a pod has beside and in its containers, for those who look: the kubelet itself sets the pod's cgroup.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodResources {
+    /// What the RuntimeClass adds for the sandbox itself.
+    pub overhead: Resources,
+    /// The sum of the containers' resources.
+    pub resources: Resources,
+}
+
 /// The CRI's `LinuxSandboxSecurityContext` and `LinuxContainerSecurityContext`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecurityContext {

@@ -137,6 +137,14 @@ pub enum Error {
         /// What was tried.
         operation: &'static str,
     },
+    /// Mounts cannot be made read-only with all below them.
+    #[error("mount {} recursively read-only: {reason}", path.display())]
+    RecursiveReadOnly {
+        /// Where in the container.
+        path: PathBuf,
+        /// What lacks it.
+        reason: &'static str,
+    },
     /// Some steps of taking something down failed; it is kept and can be removed again.
     #[error("take down {kind} {id}: {}", list(failures))]
     Teardown {

@@ -19,6 +19,7 @@ impl Node {
             "networkNamespace": pod.netns(),
             "ips": pod.ips(),
             "stateDirectory": pod.dir,
+            "resources": pod.resources(),
             "config": *pod.config,
         }))
     }

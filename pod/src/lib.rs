@@ -40,7 +40,7 @@ use tokio::net::TcpStream;
 pub use self::error::{Error, Result, chain};
 pub use self::node::Config;
 
-use self::config::{ContainerConfig, PodConfig, Resources};
+use self::config::{ContainerConfig, PodConfig, PodResources, Resources};
 use self::node::Node;
 use self::status::{ContainerFilter, ContainerStats, ContainerStatus, ExecOutput, PodFilter, PodStatus};
 use self::stream::{Session, Stdio};
@@ -75,6 +75,11 @@ impl Pods {
     /// Stops the pod if need be and removes all of it (RemovePodSandbox). Fine when unknown.
     pub async fn remove(&self, id: &str) -> Result<()> {
         self.node.remove_pod(id).await
+    }
+
+    /// Takes note of a pod's new size (UpdatePodSandboxResources).
+    pub async fn resize(&self, id: &str, told: PodResources) -> Result<()> {
+        self.node.resize_pod(id, told).await
     }
 
     /// What a pod is found to be (PodSandboxStatus).

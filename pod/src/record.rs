@@ -16,7 +16,7 @@ use oci_spec::runtime::Spec;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{ContainerConfig, PodConfig, Resources};
+use crate::config::{ContainerConfig, PodConfig, PodResources, Resources};
 use crate::error::{Error, Result};
 use crate::status::User;
 
@@ -31,6 +31,9 @@ pub(crate) struct PodRecord {
     /// The pinned network namespace, none with the node's network.
     pub netns: Option<PathBuf>,
     pub ips: Vec<IpAddr>,
+    /// What the kubelet said last of the pod's resources; none until it says something else than at the start.
+    #[serde(default)]
+    pub resized: Option<PodResources>,
 }
 
 /// How far a pod has come; it only moves down this list.

@@ -4,6 +4,7 @@ pub(crate) mod files;
 mod forward;
 mod network;
 mod remove;
+mod resize;
 mod run;
 mod stop;
 

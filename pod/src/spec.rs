@@ -27,7 +27,7 @@ use crate::config::{ContainerConfig, PidMode, PodConfig, PodOrNode, Propagation}
 use crate::error::{Error, Result};
 use crate::status::User;
 
-pub(crate) use self::resources::linux_resources;
+pub(crate) use self::resources::{linux_resources, set_limits};
 
 /// All that a spec depends on.
 #[derive(Debug)]

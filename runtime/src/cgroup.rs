@@ -28,6 +28,7 @@ mod fixture;
 mod hierarchy;
 mod hugetlb;
 mod limits;
+mod oom_score;
 mod path;
 mod pids;
 mod processes;
@@ -79,6 +80,17 @@ pub struct Handles {
     pub v1_tasks: Vec<OwnedFd>,
     /// `memory.events` (v2) or `memory.oom_control` (v1), open for reading; see [`oom_kills`].
     pub oom: Option<OwnedFd>,
+}
+
+/// Limits that were set, and the way back from them.
+#[derive(Debug)]
+pub struct Changed(directory::Applied);
+
+impl Changed {
+    /// Restores what was there before.
+    pub fn undo(self) {
+        self.0.undo();
+    }
 }
 
 // === impl Cgroups ===
@@ -160,8 +172,16 @@ impl Cgroup {
     }
 
     /// Sets the limits that are given; on an error the old values are back.
-    pub fn update(&self, limits: &Limits) -> Result<(), Error> {
-        set::update(&self.host, &self.path, limits).map_err(|error| self.not_found(error))
+    pub fn update(&self, limits: &Limits) -> Result<Changed, Error> {
+        let applied = set::update(&self.host, &self.path, limits);
+        applied.map(Changed).map_err(|error| self.not_found(error))
+    }
+
+    /// Sets oom_score_adj of every process in it and below it, see proc_pid_oom_score_adj(5).
+    ///
+    /// Where the caller may not lower it so far, a process keeps what it has.
+    pub fn set_oom_score(&self, score: i32) -> Result<(), Error> {
+        self.host.any(&self.path).map_or(Ok(()), |directory| oom_score::set(&directory, score))
     }
 
     /// Reads what the cgroup uses.

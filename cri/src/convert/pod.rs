@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use pod::config::{Dns, PodConfig, PodMetadata, PodOrNode, PortMapping, Protocol, Resources};
+use pod::config::{Dns, PodConfig, PodMetadata, PodOrNode, PodResources, PortMapping, Protocol, Resources};
 use pod::status::{PodFilter, PodState, PodStatus};
 
 use super::{Invalid, field, resources, security};
@@ -134,6 +134,15 @@ fn cgroup_parent(text: &str) -> Result<String, Invalid> {
         return Err(Invalid::new(FIELD, reason));
     }
     field::absolute(FIELD, text).map(|path| path.display().to_string())
+}
+
+/// Parses what UpdatePodSandboxResources tells.
+pub(crate) fn parse_resize(
+    request: cri::UpdatePodSandboxResourcesRequest,
+) -> Result<(String, PodResources), Invalid> {
+    let id = field::id("pod_sandbox_id", request.pod_sandbox_id)?;
+    let overhead = limits("overhead", request.overhead)?;
+    Ok((id, PodResources { overhead, resources: limits("resources", request.resources)? }))
 }
 
 fn limits(at: &str, limits: Option<cri::LinuxContainerResources>) -> Result<Resources, Invalid> {

@@ -293,9 +293,12 @@ impl cri::runtime_service_server::RuntimeService for RuntimeService {
 
     async fn update_pod_sandbox_resources(
         &self,
-        _: Request<cri::UpdatePodSandboxResourcesRequest>,
+        request: Request<cri::UpdatePodSandboxResourcesRequest>,
     ) -> Answer<cri::UpdatePodSandboxResourcesResponse> {
-        Err(status::unimplemented("UpdatePodSandboxResources"))
+        let (id, told) = convert::pod::parse_resize(request.into_inner())?;
+        telemetry::about(&id);
+        self.pods.resize(&id, told).await.map_err(status::pod)?;
+        Ok(Response::new(cri::UpdatePodSandboxResourcesResponse {}))
     }
 
     async fn pod_sandbox_stats(

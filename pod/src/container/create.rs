@@ -12,7 +12,7 @@ use runtime::{ContainerOrder, PidNamespace, Stdin, plan};
 
 use super::volumes::Volume;
 use super::{Container, Template, parse_cgroup};
-use crate::config::{ContainerConfig, PidMode, Profile};
+use crate::config::{ContainerConfig, MountAccess, PidMode, Profile};
 use crate::error::{Error, Result};
 use crate::node::{Node, blocking, now_ns};
 use crate::record::{ContainerPhase, ContainerRecord, PodPhase};
@@ -59,6 +59,13 @@ impl Node {
         if config.security.privileged && !pod.config.security.privileged {
             let reason = "the pod is not privileged: make it so, or the container not";
             return Err(Error::invalid("config.linux.security_context.privileged", reason));
+        }
+        let read_only = config.mounts.iter().find(|mount| mount.access == MountAccess::RecursiveReadOnly);
+        if let Some(mount) = read_only
+            && !self.runtime.host().mount_setattr
+        {
+            let reason = "the kernel lacks mount_setattr(2)";
+            return Err(Error::RecursiveReadOnly { path: mount.container_path.clone(), reason });
         }
         let source = self.source(&config).await?;
         let container = Arc::new(self.new_container(&pod, config, &source)?);

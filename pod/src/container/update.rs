@@ -5,7 +5,7 @@ use std::sync::Arc;
 use runtime::cgroup::Limits;
 
 use super::create::open_log;
-use super::{Container, parse_cgroup};
+use super::{Container, Template, parse_cgroup};
 use crate::config::Resources;
 use crate::error::{Error, Result};
 use crate::node::{Node, blocking};
@@ -34,12 +34,41 @@ impl Node {
             id: container.id.clone(),
             source: Arc::new(source),
         };
-        let resources = spec::linux_resources(&wanted)
-            .map_err(|source| Error::Spec { id: container.id.clone(), source: Arc::new(source) })?;
+        let resources = spec::linux_resources(&wanted).map_err(of_spec(&container.id))?;
         let limits = Limits::from_spec(&resources).map_err(failed)?;
         let cgroup = self.runtime.cgroups().open(&parse_cgroup(&container.cgroup())?);
-        cgroup.update(&limits).map_err(failed)?;
-        container.update(&self.records, |record| merge(&mut record.resources, wanted))
+        let before = container.record().resources.clone();
+        let changed = cgroup.update(&limits).map_err(failed)?;
+        // 0 is how the contract says nothing.
+        let score = Some(wanted.oom_score_adj).filter(|score| *score != 0);
+        let mut after = before.clone();
+        merge(&mut after, wanted);
+        let kept = score
+            .map_or(Ok(()), |score| cgroup.set_oom_score(score).map_err(failed))
+            .and_then(|()| self.keep_limits(container, &after));
+        if let Err(error) = kept {
+            changed.undo();
+            if score.is_some()
+                && let Err(source) = cgroup.set_oom_score(before.oom_score_adj)
+            {
+                let error = crate::error::chain(&source);
+                tracing::warn!(container = container.id, error, "restore oom_score_adj");
+            }
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Writes the limits in force into the spec, which a later exec is made from, and the record.
+    fn keep_limits(&self, container: &Container, limits: &Resources) -> Result<()> {
+        let mut spec = self.records.load_spec(&container.pod.id, &container.id)?;
+        spec::set_limits(&mut spec, limits).map_err(of_spec(&container.id))?;
+        self.records.save_spec(&container.pod.id, &container.id, &spec)?;
+        container.update(&self.records, |record| record.resources.clone_from(limits))?;
+        if let Some(template) = container.template() {
+            container.set_template(Template::new(spec, template.filter));
+        }
+        Ok(())
     }
 
     /// Goes on logging into a new file of the old name.
@@ -64,6 +93,10 @@ impl Node {
             &container.id,
         ))
     }
+}
+
+fn of_spec(id: &str) -> impl FnOnce(oci_spec::OciSpecError) -> Error {
+    move |source| Error::Spec { id: id.to_owned(), source: Arc::new(source) }
 }
 
 fn alive(container: &Container) -> Result<()> {
@@ -99,4 +132,7 @@ fn merge(current: &mut Resources, wanted: Resources) {
         }
     }
     current.unified.extend(wanted.unified);
+    if wanted.oom_score_adj != 0 {
+        current.oom_score_adj = wanted.oom_score_adj;
+    }
 }

@@ -57,6 +57,7 @@ impl Node {
             phase: PodPhase::Creating,
             netns: None,
             ips: Vec::new(),
+            resized: None,
         };
         Ok(Sandbox::new(record, dir))
     }

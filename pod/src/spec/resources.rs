@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
     LinuxCpuBuilder, LinuxHugepageLimitBuilder, LinuxMemoryBuilder, LinuxResources, LinuxResourcesBuilder,
+    Spec,
 };
 
 use super::{Inputs, devices};
@@ -15,6 +16,20 @@ pub(crate) fn for_container(inputs: &Inputs<'_>) -> Result<LinuxResources, OciSp
     let rules = devices::rules(inputs.devices, inputs.container.security.privileged)?;
     resources.set_devices(Some(rules));
     Ok(resources)
+}
+
+/// Replaces the limits in a spec; the device rules stay.
+pub(crate) fn set_limits(spec: &mut Spec, limits: &Resources) -> Result<(), OciSpecError> {
+    let mut resources = linux_resources(limits)?;
+    if let Some(linux) = spec.linux_mut() {
+        let devices = linux.resources().as_ref().and_then(|resources| resources.devices().clone());
+        resources.set_devices(devices);
+        linux.set_resources(Some(resources));
+    }
+    if let Some(process) = spec.process_mut() {
+        process.set_oom_score_adj(Some(limits.oom_score_adj));
+    }
+    Ok(())
 }
 
 /// The limits alone, as at an update: what is not given is left alone.

@@ -19,17 +19,19 @@ pub(super) fn set(host: &Hierarchies, path: &CgroupPath, limits: &Limits) -> Res
     }
 }
 
-/// Sets the limits of a living cgroup; on an error the old ones are back.
-pub(super) fn update(host: &Hierarchies, path: &CgroupPath, limits: &Limits) -> Result<(), Error> {
+/// Sets the limits of a living cgroup and returns the way back; on an error the old ones are back.
+pub(super) fn update(host: &Hierarchies, path: &CgroupPath, limits: &Limits) -> Result<Applied, Error> {
     let mut applied = Applied::default();
-    let result = try_update(host, path, limits, &mut applied);
-    if result.is_err() {
-        applied.undo();
+    match try_update(host, path, limits, &mut applied) {
+        Ok(()) => Ok(applied),
+        Err(error) => {
+            applied.undo();
+            Err(match host.place(path, Controller::Memory) {
+                Some(Place::V1(directory)) => v1::memory::explain(error, limits, &directory),
+                _ => error,
+            })
+        }
     }
-    result.map_err(|error| match host.place(path, Controller::Memory) {
-        Some(Place::V1(directory)) => v1::memory::explain(error, limits, &directory),
-        _ => error,
-    })
 }
 
 fn try_update(
@@ -115,6 +117,13 @@ fn unified(host: &Hierarchies, path: &CgroupPath, limits: &Limits) -> Result<Vec
             return Err(missing(path, controller, &format!("unified {file}")));
         }
     }
+    for write in &writes {
+        if !directory.has(&write.file) {
+            let reason = "this kernel has no such file";
+            let value = write.file.to_string();
+            return Err(Error::InvalidLimit { limit: "unified".to_owned(), value, reason });
+        }
+    }
     Ok(writes.into_iter().map(|write| (directory.clone(), write)).collect())
 }
 
@@ -191,10 +200,10 @@ mod tests {
     fn writes_nothing_or_everything() {
         let (root, host, path) = v2_host(&FILES);
         // Missing when its turn comes, after other limits are set.
-        fs::remove_file(root.path().join("pod/one/memory.oom.group")).unwrap();
+        fs::remove_file(root.path().join("pod/one/pids.max")).unwrap();
         let error = update(&host, &path, &limits()).unwrap_err();
-        assert!(error.to_string().ends_with("memory.oom.group"), "{error}");
-        fs::write(root.path().join("pod/one/memory.oom.group"), "0\n").unwrap();
+        assert!(error.to_string().ends_with("pids.max"), "{error}");
+        fs::write(root.path().join("pod/one/pids.max"), "max\n").unwrap();
         assert!(changes(&host, &path).is_empty());
 
         let in_use = Limits { memory_limit: Some(999), ..limits() };
@@ -213,6 +222,9 @@ mod tests {
         let misc = Limits { unified: [("misc.max".into(), "res 1".into())].into(), ..Limits::default() };
         let expected = "set unified misc.max of cgroup /pod/one: the misc controller is not available there";
         assert_eq!(text(misc), expected);
+        let unknown = Limits { unified: [("memory.wish".into(), "1".into())].into(), ..Limits::default() };
+        let expected = "unified \"memory.wish\" is not valid: this kernel has no such file";
+        assert_eq!(text(unknown), expected);
         // What is unlimited anyway, and pages that nobody gets.
         let tolerated = Limits {
             pids: Some(-1),

@@ -1,8 +1,9 @@
 //! Limits: what the kernel is told, what it does at the limit, and changing it while it runs.
 
 use anyhow::Context;
-use corten_tests::{Container, Result, on_node};
+use corten_tests::{Container, Result, Setup, newest, on_node, on_own_node};
 use k8s_cri::v1 as wire;
+use tonic::Code;
 
 const MIB: i64 = 1 << 20;
 
@@ -168,6 +169,112 @@ fn an_oom_score_below_what_is_allowed_is_clamped() {
         let score: i32 = std::fs::read_to_string(path)?.trim().parse()?;
         let own: i32 = std::fs::read_to_string("/proc/self/oom_score_adj")?.trim().parse()?;
         assert!(score == -998 || score == own, "{score}");
+        Ok(())
+    });
+}
+
+#[test]
+fn every_limit_of_a_change_is_in_force_reported_and_kept() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        let pod = kubelet.pod().run().await?;
+        let container =
+            pod.container().limits(|limits| limits.memory_limit_in_bytes = 64 * MIB).start().await?;
+        let change = |limits: &mut wire::LinuxContainerResources| {
+            limits.memory_limit_in_bytes = 96 * MIB;
+            limits.memory_swap_limit_in_bytes = 96 * MIB;
+            limits.cpuset_cpus = "0".to_owned();
+            limits.cpuset_mems = "0".to_owned();
+            limits.oom_score_adj = 321;
+            limits.hugepage_limits = vec![wire::HugepageLimit { page_size: "2MB".to_owned(), limit: 0 }];
+        };
+        update(&container, change).await?;
+        let cgroup = container.cgroup().await?;
+        assert_eq!((cgroup.memory_limit()?, cgroup.cpus()?.as_str()), (Some(96 << 20), "0"));
+        let score = async |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj"));
+        assert_eq!(score(container.pid().await?).await?.trim(), "321");
+        assert_eq!(container.sh("cat /proc/self/oom_score_adj").await?, "321", "of a later exec");
+
+        kubelet.node().kill_daemon()?;
+        kubelet.node().start_daemon()?;
+        let resources = container.status().await?.resources.context("resources in the status")?;
+        let mut expected = wire::LinuxContainerResources::default();
+        change(&mut expected);
+        assert_eq!(resources.linux, Some(expected));
+        assert_eq!(container.sh("cat /proc/self/oom_score_adj").await?, "321", "after a restart too");
+        let info = container.info().await?;
+        let limit = info.pointer("/runtimeSpec/linux/resources/memory/limit");
+        assert_eq!(limit.and_then(serde_json::Value::as_i64), Some(96 * MIB), "in the spec shown");
+        Ok(())
+    });
+}
+
+#[test]
+fn limits_that_the_kernel_does_not_take_are_named() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        let pod = kubelet.pod().run().await?;
+        let container = pod.container().start().await?;
+        for (key, value) in [("memory.wish", "1"), ("wish.max", "1"), ("hugetlb.3MB.max", "1")] {
+            let unified = |limits: &mut wire::LinuxContainerResources| {
+                limits.unified.insert(key.to_owned(), value.to_owned());
+            };
+            let status = update(&container, unified).await.unwrap_err();
+            assert!(status.message().contains(key), "{status}");
+            assert!(matches!(status.code(), Code::InvalidArgument | Code::FailedPrecondition), "{status}");
+            let status = pod.container().limits(unified).refused().await?;
+            assert!(status.message().contains(key), "{status}");
+        }
+        let status = update(&container, |limits| limits.cpuset_cpus = "9999".to_owned()).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        assert!(status.message().contains("cpuset.cpus"), "{status}");
+        Ok(())
+    });
+}
+
+#[test]
+fn limits_of_what_has_ended_do_not_change() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        let pod = kubelet.pod().run().await?;
+        let container = pod.container().command(["true"]).start().await?;
+        container.exited().await?;
+        let status = update(&container, |limits| limits.cpu_shares = 100).await.unwrap_err();
+        assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_pods_new_size_is_taken_note_of_and_never_refused() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        let size = |memory_limit_in_bytes| {
+            Some(newest::LinuxContainerResources { memory_limit_in_bytes, ..Default::default() })
+        };
+        let at_start = wire::LinuxContainerResources { memory_limit_in_bytes: MIB, ..Default::default() };
+        let pod = kubelet.pod().with(|config| {
+            config.linux.get_or_insert_default().overhead = Some(at_start.clone());
+        });
+        let pod = pod.run().await?;
+        let known = async |part: &str| -> Result<_> {
+            let info = pod.info().await?;
+            Ok(info.pointer(&format!("/resources/{part}/memory_limit_bytes")).and_then(|v| v.as_i64()))
+        };
+        assert_eq!((known("overhead").await?, known("resources").await?), (Some(MIB), None));
+        let resize = async |id: &str, memory| {
+            let request = newest::UpdatePodSandboxResourcesRequest {
+                pod_sandbox_id: id.to_owned(),
+                overhead: size(2 * MIB),
+                resources: size(memory),
+            };
+            kubelet.cri().newest.update_pod_sandbox_resources(request).await
+        };
+        resize(&pod.id, 1 << 50).await?;
+        resize(&pod.id, 64 * MIB).await?;
+        kubelet.node().kill_daemon()?;
+        kubelet.node().start_daemon()?;
+        assert_eq!((known("overhead").await?, known("resources").await?), (Some(2 * MIB), Some(64 * MIB)));
+        pod.stop().await?;
+        resize(&pod.id, MIB).await?;
+        let status = resize("0badcafe", MIB).await.unwrap_err();
+        assert_eq!(status.code(), Code::NotFound, "{status}");
         Ok(())
     });
 }
