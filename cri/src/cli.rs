@@ -7,6 +7,7 @@ mod client;
 mod configs;
 mod containers;
 mod exec;
+mod explain;
 mod images;
 mod info;
 mod logs;
@@ -23,6 +24,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 pub(crate) use self::client::Client;
+pub(crate) use self::explain::Explain;
 use self::output::Format;
 
 /// Where the server is.

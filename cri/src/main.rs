@@ -47,6 +47,8 @@ enum Command {
     /// Write what a package has beside the programs: manual pages, completions, configuration, seccomp profile
     #[command(hide = true)]
     Generate(generate::Generate),
+    /// Show which hosts a pull of an image asks, with which credentials, and why
+    Explain(cli::Explain),
     /// What the server executes in an empty directory, to unpack a layer into it
     #[command(hide = true)]
     UnpackLayer,
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
         Command::Config(command) => command.run().map(|()| ExitCode::SUCCESS),
         Command::Completion(command) => command.run(Arguments::command()).map(|()| ExitCode::SUCCESS),
         Command::Generate(command) => command.run(Arguments::command()).map(|()| ExitCode::SUCCESS),
+        Command::Explain(command) => command.run().map(|()| ExitCode::SUCCESS),
         Command::UnpackLayer => Ok(unpack_layer()),
         Command::Client(command) => ask(command, &arguments.endpoint),
     };

@@ -16,12 +16,13 @@ pub struct Config {
     /// containers-certs.d(5) says: authorities in `*.crt`, certificates for this client in `*.cert` with the key in
     /// the `*.key` of the same name. A host that has some is spoken to in TLS, also on loopback.
     pub certs_dir: PathBuf,
-    /// A directory with one `HOST/hosts.toml` for each registry, as containerd reads it. Not supported yet: it must
-    /// be left out.
+    /// The directory whose `HOST_PORT_`, `HOST:PORT` or `_default` subdirectories hold a `hosts.toml` for each
+    /// registry, as containerd reads them; several with colons between them. It is asked about registries that no
+    /// table of `registries_conf` is about, and read again whenever it changes.
     pub hosts_dir: Option<PathBuf>,
     /// The file with the credentials of the node, in the format of containers-auth.json(5). It is asked when a
     /// request brings no credentials of its own, and for mirrors, which a request's credentials never go to.
-    /// Credential helpers are not supported yet.
+    /// Docker's config.json has this form, too. Credential helpers that it names are executed.
     pub auth_file: Option<PathBuf>,
     /// The signature policy, in the format of containers-policy.json(5). Without one every image is accepted. Not
     /// supported yet: it must be left out.

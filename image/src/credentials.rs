@@ -32,7 +32,7 @@ pub struct Credentials {
 }
 
 /// What a registry is told about who asks.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Login {
     /// Nothing.
     Anonymous,

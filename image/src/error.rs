@@ -14,12 +14,12 @@ const MAX_EXCERPT: usize = 300;
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// `registries.conf` blocks this name.
-    #[error("registry of {reference} is blocked by registries.conf (prefix {prefix:?})")]
+    #[error("registry of {reference} is blocked by {rule}")]
     Blocked {
         /// The image asked for.
         reference: String,
-        /// The entry that blocks it.
-        prefix: String,
+        /// The entry that blocks it, and the file that it is in.
+        rule: String,
     },
     /// A configuration file cannot be used.
     #[error("read {}: {reason}", path.display())]

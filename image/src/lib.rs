@@ -29,6 +29,7 @@ pub use error::Error;
 pub use image::{Image, ImageConfig, ImageId};
 pub use progress::{LayerProgress, Phase, Progress};
 pub use reference::Reference;
+pub use registry::explain::{Explained, Explanation, Route, explain};
 pub use store::{Lease, Unpacker, Usage};
 
 use pull::Puller;
@@ -45,11 +46,9 @@ pub struct Images {
 impl Images {
     /// Opens the store under `data`, recovers it, and makes ready to pull.
     pub async fn open(config: Config, data: &Path, unpacker: Unpacker) -> Result<Self, Error> {
-        for (key, given) in [("image.hosts_dir", &config.hosts_dir), ("image.policy", &config.policy)] {
-            if given.is_some() {
-                let reason = "leave the setting out".to_owned();
-                return Err(Error::Unsupported { what: key.to_owned(), reason });
-            }
+        if config.policy.is_some() {
+            let reason = "leave the setting out".to_owned();
+            return Err(Error::Unsupported { what: "image.policy".to_owned(), reason });
         }
         let store = Store::open(data, unpacker, &config.pinned).await?;
         let puller = Arc::new(Puller::open(&config, Patience::default(), store.clone())?);

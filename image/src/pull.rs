@@ -131,7 +131,7 @@ impl Puller {
         board: &Board,
     ) -> Result<ImageId, Error> {
         show(board, |progress| progress.phase = Phase::Resolving);
-        let hosts = self.registries.hosts(name, credentials)?;
+        let hosts = self.registries.hosts(name, credentials).await?;
         let resolved = self.resolve(&hosts).await?;
         let layers = resolved.manifest.layers.iter().map(|layer| LayerProgress {
             digest: layer.digest.clone(),

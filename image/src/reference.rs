@@ -64,6 +64,11 @@ impl Reference {
         format!("{}@{digest}", self.name())
     }
 
+    /// Returns the same name at another registry.
+    pub(crate) fn at(&self, registry: String) -> Self {
+        Self { registry, ..self.clone() }
+    }
+
     /// Says whether `text` names no registry, so that `docker.io` would be filled in.
     pub fn is_short(text: &str) -> bool {
         split_registry(text).is_none()

@@ -8,17 +8,24 @@
 //! it. So requests are made with reqwest (`client`, `exchange`, `auth`, `tls`); see `reference` for why its
 //! `Reference` is not used either.
 
+mod access;
 mod auth;
 mod authfile;
 mod body;
 mod client;
 mod conf;
 mod exchange;
+pub(crate) mod explain;
 mod failure;
 mod guard;
+mod helper;
+mod hosts;
 pub(crate) mod manifest;
+mod place;
 pub(crate) mod platform;
+mod stamp;
 mod tls;
+mod tokens;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,14 +34,19 @@ use std::time::Duration;
 pub(crate) use client::{Host, Wanted};
 pub(crate) use failure::{Again, Failure};
 
-use crate::credentials::{Login, registry_of};
 use crate::{Config, Credentials, Error, Reference};
-use conf::{Conf, Place, Role};
+use access::Access;
+use conf::Conf;
+use hosts::Hosts;
+use place::Place;
 use tls::Clients;
+use tokens::Tokens;
 
 /// How long to be patient.
 #[derive(Clone, Debug)]
 pub(crate) struct Patience {
+    /// For a connection.
+    pub(crate) connect: Duration,
     /// For the head of an answer.
     pub(crate) answer: Duration,
     /// For [`Patience::stall_bytes`] of a body, counting only the time spent waiting for it.
@@ -45,16 +57,20 @@ pub(crate) struct Patience {
     pub(crate) pauses: Vec<Duration>,
     /// The longest pause that a host may ask for.
     pub(crate) longest_pause: Duration,
+    /// For the answer of a credential helper.
+    pub(crate) helper: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
         Self {
+            connect: Duration::from_secs(10),
             answer: Duration::from_secs(60),
             stall: Duration::from_secs(60),
             stall_bytes: 64 << 10,
             pauses: [200, 1000, 3000].map(Duration::from_millis).to_vec(),
             longest_pause: Duration::from_secs(30),
+            helper: Duration::from_secs(20),
         }
     }
 }
@@ -63,19 +79,28 @@ impl Default for Patience {
 #[derive(Debug)]
 pub(crate) struct Registries {
     conf: Conf,
+    hosts: Hosts,
     auth_file: Option<PathBuf>,
-    clients: Arc<Clients>,
+    means: Arc<Means>,
+}
+
+/// What all hosts share.
+#[derive(Debug)]
+struct Means {
+    clients: Clients,
     patience: Arc<Patience>,
+    tokens: Tokens,
 }
 
 impl Registries {
     /// Reads the configuration.
     pub(crate) fn open(config: &Config, patience: Patience) -> Result<Self, Error> {
+        let clients = Clients::new(&config.certs_dir, patience.connect);
         Ok(Self {
             conf: Conf::open(&config.registries_conf)?,
+            hosts: Hosts::new(config.hosts_dir.as_deref()),
             auth_file: config.auth_file.clone(),
-            clients: Arc::new(Clients::new(&config.certs_dir)),
-            patience: Arc::new(patience),
+            means: Arc::new(Means { clients, patience: Arc::new(patience), tokens: Tokens::default() }),
         })
     }
 
@@ -85,71 +110,37 @@ impl Registries {
     }
 
     /// Returns the hosts to ask for `reference`, in order, each with the credentials that are for it.
-    pub(crate) fn hosts(
+    pub(crate) async fn hosts(
         &self,
         reference: &Reference,
         credentials: Option<&Credentials>,
     ) -> Result<Vec<Arc<Host>>, Error> {
-        let places = self.conf.current().places(reference)?;
-        let host = |place: Place| {
-            let access = self.access(reference, &place, credentials)?;
-            Ok(Arc::new(Host::new(place, access, &self.clients, &self.patience)))
-        };
-        places.into_iter().map(host).collect()
+        let places = self.places(reference)?;
+        let mut hosts = Vec::with_capacity(places.len());
+        for place in places {
+            let access = self.access(reference, &place, credentials)?.known(self.means.patience.helper).await;
+            hosts.push(Arc::new(Host::new(place, access, &self.means)));
+        }
+        Ok(hosts)
     }
 
     /// Returns how long to wait before each further attempt.
     pub(crate) fn patience(&self) -> &Patience {
-        &self.patience
+        &self.means.patience
     }
 
-    /// Decides what a place is told about who asks.
-    ///
-    /// The request's credentials are for the registry that the image names. They go there, or to the location that
-    /// `registries.conf` gives for it, and not to mirrors, unless their `server_address` names the very host. One
-    /// that names another host keeps them from going anywhere else.
-    fn access(
-        &self,
-        reference: &Reference,
-        place: &Place,
-        credentials: Option<&Credentials>,
-    ) -> Result<Access, Error> {
-        let registry = place.name.registry();
-        let mut withheld = None;
-        if let Some(credentials) = credentials {
-            let login = credentials.login()?;
-            let applies = match credentials.registry() {
-                Some(named) => named == registry_of(registry),
-                None => place.role == Role::Primary,
-            };
-            if applies && login != Login::Anonymous {
-                let note = format!("the {} of the request", login.describe());
-                return Ok(Access { login, note });
-            }
-            if login != Login::Anonymous {
-                let owner = credentials.registry().unwrap_or_else(|| reference.registry().to_owned());
-                withheld =
-                    Some(format!("the request's credentials are for {owner} and are not sent to {registry}"));
-            }
+    /// Decides where to ask: by a table of `registries.conf`, else by a `hosts.toml`, else as the name says.
+    fn places(&self, reference: &Reference) -> Result<Vec<Place>, Error> {
+        let mut places = self.conf.current().places(reference)?;
+        if places.is_empty() {
+            places = self.hosts.places(reference)?;
         }
-        if let Some(path) = &self.auth_file {
-            let login = authfile::find(path, &place.name)?;
-            if login != Login::Anonymous {
-                let note = format!("the {} in {}", login.describe(), path.display());
-                return Ok(Access { login, note });
-            }
+        if places.is_empty() {
+            let why = "no file says anything else".to_owned();
+            places.push(Place::plain(reference, reference.clone(), why));
         }
-        let note = withheld.unwrap_or_else(|| format!("there are none for {registry}"));
-        Ok(Access { login: Login::Anonymous, note })
+        Ok(places)
     }
-}
-
-/// Who asks, and how we know.
-#[derive(Debug)]
-struct Access {
-    login: Login,
-    /// For errors: which credentials these are, or why there are none.
-    note: String,
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use super::{Board, Puller, show};
 use crate::registry::manifest::Descriptor;
 use crate::registry::{Again, Failure, Host, Patience};
 use crate::store::{Begun, Layer, LayerExpectation, LayerWriter, Store};
-use crate::{Error, Hasher};
+use crate::{Algorithm, Error, Hasher};
 
 /// After so much progress earlier breaks are forgiven.
 const PROGRESS: u64 = 1 << 20;
@@ -33,16 +33,10 @@ struct Job {
 
 /// A transfer that did not come to its end.
 enum Broken {
-    /// Another host may do better.
-    Source(Failure),
+    /// Another host may do better, and go on with the stream if there is one.
+    Source(Error, Option<Stream>),
     /// The store cannot take it.
     Sink(Error),
-}
-
-impl From<Failure> for Broken {
-    fn from(failure: Failure) -> Self {
-        Self::Source(failure)
-    }
 }
 
 impl Puller {
@@ -53,9 +47,7 @@ impl Puller {
         hosts: &[Arc<Host>],
         board: &Board,
     ) -> Result<Vec<Layer>, Error> {
-        // Who knew the manifest first has its layers.
-        let others = hosts.iter().filter(|host| !Arc::ptr_eq(host, &image.host));
-        let hosts: Vec<_> = std::iter::once(&image.host).chain(others).cloned().collect();
+        let hosts = in_order(image, hosts);
         let turns = Arc::new(Semaphore::new(self.parallel_layers));
         let mut tasks = JoinSet::new();
         let layers = image.manifest.layers.iter().zip(image.config.chain()).zip(&image.config.diff_ids);
@@ -105,15 +97,29 @@ impl Job {
             return Ok(self.done(layer));
         }
         let mut earlier = Vec::new();
-        for host in &self.hosts {
-            let writer = match self.store.begin_layer(self.expected.clone()).await? {
-                Begun::Here(layer) => return Ok(self.done(layer)),
-                Begun::Write(writer) => writer,
+        let mut carried: Option<Stream> = None;
+        let mut hosts = self.hosts.iter();
+        let mut next = hosts.next();
+        while let Some(host) = next {
+            let stream = match carried.take() {
+                Some(stream) => stream,
+                None => match self.store.begin_layer(self.expected.clone()).await? {
+                    Begun::Here(layer) => return Ok(self.done(layer)),
+                    Begun::Write(writer) => Stream::new(writer, self.descriptor.digest.algorithm()),
+                },
             };
-            match self.transfer(host, writer).await {
+            let mixed = stream.done > 0;
+            match self.transfer(host, stream).await {
                 Ok(layer) => return Ok(self.done(layer)),
                 Err(Broken::Sink(error)) => return Err(error),
-                Err(Broken::Source(failure)) => earlier.push(failure.error),
+                Err(Broken::Source(error, stream)) => {
+                    earlier.push(error);
+                    // When what several hosts sent is wrong, this one may be right all the same.
+                    if stream.is_some() || !mixed {
+                        next = hosts.next();
+                    }
+                    carried = stream;
+                }
             }
         }
         // The host that knew the manifest is to blame first.
@@ -129,30 +135,28 @@ impl Job {
     }
 
     /// Streams the layer from one host, as often as it takes and is worth while.
-    async fn transfer(&self, host: &Host, writer: LayerWriter) -> Result<Layer, Broken> {
-        let mut stream =
-            Stream { writer: Ok(writer), hasher: Hasher::new(self.descriptor.digest.algorithm()), done: 0 };
+    async fn transfer(&self, host: &Host, mut stream: Stream) -> Result<Layer, Broken> {
         let mut pauses = self.patience.pauses.iter();
-        let mut mark = 0;
-        while let Err(failure) = self.advance(host, &mut stream).await? {
+        let mut mark = stream.done;
+        while let Err(failure) = self.advance(host, &mut stream).await.map_err(Broken::Sink)? {
             if stream.done - mark >= PROGRESS {
                 pauses = self.patience.pauses.iter();
             }
             mark = stream.done;
-            let (Again::Later(asked), Some(pause)) = (failure.again, pauses.next()) else {
-                return Err(Broken::Source(failure));
+            let asked = match failure.again {
+                Again::Later(asked) => asked.unwrap_or(Duration::ZERO).min(self.patience.longest_pause),
+                // It was there a moment ago.
+                Again::Soon => Duration::ZERO,
+                Again::No | Again::OtherScheme => return Err(stream.broken(failure.error)),
             };
-            let asked = asked.unwrap_or(Duration::ZERO).min(self.patience.longest_pause);
+            let Some(pause) = pauses.next() else { return Err(stream.broken(failure.error)) };
             tokio::time::sleep(asked.max(*pause)).await;
         }
         let found = stream.hasher.finish();
         if found != self.descriptor.digest {
             let expected = self.descriptor.digest.clone();
-            return Err(Broken::Source(Failure::last(Error::DigestMismatch {
-                what: self.what(host),
-                expected,
-                found,
-            })));
+            let error = Error::DigestMismatch { what: self.what(host), expected, found };
+            return Err(Broken::Source(error, None));
         }
         let layer = match stream.writer {
             Ok(writer) => writer.finish().await,
@@ -161,8 +165,8 @@ impl Job {
         layer.map_err(Broken::Sink)
     }
 
-    /// Takes the stream further by one request. Inside: what the request came to.
-    async fn advance(&self, host: &Host, stream: &mut Stream) -> Result<Result<(), Failure>, Broken> {
+    /// Takes the stream further by one request. Inside: what the request came to; outside: what the store says.
+    async fn advance(&self, host: &Host, stream: &mut Stream) -> Result<Result<(), Failure>, Error> {
         let size = self.descriptor.size_bytes;
         let mut blob = match host.blob(&self.descriptor, stream.done).await {
             Ok(blob) => blob,
@@ -177,6 +181,7 @@ impl Job {
             };
             let done = stream.done + chunk.len() as u64;
             if done > size {
+                stream.spoilt = true;
                 return Ok(Err(self.wrong_size(host, done, Again::No)));
             }
             stream.hasher.update(&chunk);
@@ -185,7 +190,7 @@ impl Job {
                 && let Err(error) = writer.write(chunk).await
             {
                 if !matches!(error, Error::LayerRefused { .. }) {
-                    return Err(Broken::Sink(error));
+                    return Err(error);
                 }
                 // Garbage, or something else than was promised? The digest will tell.
                 stream.writer = Err(error);
@@ -224,4 +229,32 @@ struct Stream {
     writer: Result<LayerWriter, Error>,
     hasher: Hasher,
     done: u64,
+    /// Whether it is known to be wrong already.
+    spoilt: bool,
+}
+
+impl Stream {
+    fn new(writer: LayerWriter, algorithm: Algorithm) -> Self {
+        Self { writer: Ok(writer), hasher: Hasher::new(algorithm), done: 0, spoilt: false }
+    }
+
+    /// Leaves what is good so far to another host.
+    fn broken(self, error: Error) -> Broken {
+        let good = self.writer.is_ok() && !self.spoilt;
+        Broken::Source(error, good.then_some(self))
+    }
+}
+
+/// Returns the hosts to ask for layers: who knew the manifest first, after those before it that have only layers.
+fn in_order(image: &Resolved, hosts: &[Arc<Host>]) -> Vec<Arc<Host>> {
+    let knew = |host: &&Arc<Host>| Arc::ptr_eq(host, &image.host);
+    let before = hosts.iter().take_while(|host| !knew(host)).filter(|host| !host.resolves());
+    let others = hosts.iter().filter(|host| !knew(host));
+    let mut ordered: Vec<Arc<Host>> = Vec::with_capacity(hosts.len());
+    for host in before.chain([&image.host]).chain(others).filter(|host| host.pulls()) {
+        if !ordered.iter().any(|known| Arc::ptr_eq(known, host)) {
+            ordered.push(Arc::clone(host));
+        }
+    }
+    ordered
 }

@@ -34,11 +34,20 @@ impl Puller {
     pub(super) async fn resolve(&self, hosts: &[Arc<Host>]) -> Result<Resolved, Error> {
         let patience = self.registries.patience();
         let mut pauses = patience.pauses.iter().copied();
+        let hosts: Vec<_> = hosts.iter().filter(|host| host.resolves()).collect();
         let mut failures: Vec<Option<Failure>> = hosts.iter().map(|_| None).collect();
-        loop {
+        // A host that cannot be reached is tried twice at most: whoever waits has a back-off of its own.
+        let given_up = |failure: &Option<Failure>, round: usize| {
+            failure.as_ref().is_some_and(|failure| match failure.again {
+                Again::No => true,
+                Again::Soon => round > 1,
+                Again::Later(_) | Again::OtherScheme => false,
+            })
+        };
+        for round in 1.. {
             let mut asked = Duration::ZERO;
             for (host, failure) in hosts.iter().zip(&mut failures) {
-                if failure.as_ref().is_some_and(|failure| failure.again == Again::No) {
+                if given_up(failure, round - 1) {
                     continue;
                 }
                 match self.resolve_at(host).await {
@@ -51,8 +60,7 @@ impl Puller {
                     }
                 }
             }
-            let settled =
-                failures.last().is_none_or(|last| last.as_ref().is_none_or(|f| f.again == Again::No));
+            let settled = failures.last().is_none_or(|last| given_up(last, round));
             match pauses.next() {
                 Some(pause) if !settled => {
                     tokio::time::sleep(pause.max(asked.min(patience.longest_pause))).await;

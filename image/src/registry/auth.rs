@@ -3,6 +3,8 @@
 //! The realm of a bearer challenge is where credentials would go, and the registry chooses it. It must be https, or
 //! http if the registry itself is plain http, and it is guarded like a redirect (CVE-2020-15157 and its kind).
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http_auth::{ChallengeRef, ParamValue};
@@ -35,6 +37,8 @@ pub(super) enum Challenge {
 struct Token {
     token: Option<String>,
     access_token: Option<String>,
+    /// In seconds.
+    expires_in: Option<u64>,
 }
 
 impl Challenge {
@@ -83,7 +87,7 @@ impl Host {
                 if let Some(service) = &service {
                     pairs.push(("service", service));
                 }
-                let token = match login {
+                let (token, life) = match login {
                     Login::Refresh(token) => self.refresh(realm, pairs, token, security).await?,
                     Login::Password { user, password } => {
                         let basic = self.basic(user, password)?;
@@ -92,7 +96,9 @@ impl Host {
                     }
                     Login::Anonymous | Login::Bearer(_) => self.token(realm, pairs, None, security).await?,
                 };
-                self.header(format!("Bearer {token}"))
+                let header = self.header(format!("Bearer {token}"))?;
+                self.tokens().keep(self.token_key(), header.clone(), life);
+                Ok(header)
             }
             (Some(Challenge::Basic), _) => {
                 Err(self.unauthorized(Some("it asks for a user name and a password".to_owned())))
@@ -134,7 +140,7 @@ impl Host {
         pairs: Vec<(&str, &str)>,
         basic: Option<HeaderValue>,
         security: Security,
-    ) -> Result<String, Failure> {
+    ) -> Result<(String, Option<Duration>), Failure> {
         realm.query_pairs_mut().extend_pairs(pairs);
         let host = self.way(&realm, security)?.host;
         let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("application/json"))]);
@@ -149,7 +155,7 @@ impl Host {
         pairs: Vec<(&str, &str)>,
         token: &str,
         security: Security,
-    ) -> Result<String, Failure> {
+    ) -> Result<(String, Option<Duration>), Failure> {
         let way = self.way(&realm, security)?;
         let client = self.clients().client(&way).map_err(Failure::last)?;
         let mut form = realm.clone();
@@ -172,7 +178,12 @@ impl Host {
         self.read_token(response, &way.host).await
     }
 
-    async fn read_token(&self, response: reqwest::Response, host: &str) -> Result<String, Failure> {
+    /// Reads a token, and how long it is good if its server says so.
+    async fn read_token(
+        &self,
+        response: reqwest::Response,
+        host: &str,
+    ) -> Result<(String, Option<Duration>), Failure> {
         let status = response.status();
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST) {
             let said = self.message(response).await;
@@ -181,11 +192,12 @@ impl Host {
         if !status.is_success() {
             return Err(self.refusal(response, host, "a token").await);
         }
-        let body =
-            Blob::new(response, host, &self.shared_patience()).whole(MAX_TOKEN_BYTES, "a token").await?;
+        let body = Blob::new(response, host, self.patience()).whole(MAX_TOKEN_BYTES, "a token").await?;
         // The text of serde's errors may quote the token.
         let token = serde_json::from_slice::<Token>(&body).ok().and_then(|token| {
-            [token.token, token.access_token].into_iter().flatten().find(|text| !text.is_empty())
+            let life = token.expires_in.map(Duration::from_secs);
+            let text = [token.token, token.access_token].into_iter().flatten().find(|text| !text.is_empty());
+            Some((text?, life))
         });
         token.ok_or_else(|| {
             let reason = "its answer to a request for a token holds none".to_owned();

@@ -12,11 +12,11 @@ use reqwest::{Response, StatusCode, Url};
 
 use super::auth::Challenge;
 use super::body::Blob;
-use super::conf::Place;
 use super::guard::is_loopback;
 use super::manifest::{self, Descriptor, Document};
+use super::place::{Endpoint, Place, Role, Scheme};
 use super::tls::{Clients, Security};
-use super::{Access, Again, Failure, Patience};
+use super::{Access, Again, Failure, Means, Patience, tokens};
 use crate::credentials::Login;
 use crate::error::excerpt;
 use crate::{Algorithm, Digest, Error};
@@ -30,8 +30,7 @@ pub(crate) struct Host {
     /// What is connected to; Docker Hub's registry has another name than its images.
     host: String,
     access: Access,
-    clients: Arc<Clients>,
-    patience: Arc<Patience>,
+    means: Arc<Means>,
     /// The ways to connect that may still turn out right, the likeliest first. Guards a short list; nothing is
     /// awaited under it.
     ways: Mutex<Vec<Security>>,
@@ -58,31 +57,22 @@ pub(crate) struct Fetched {
 }
 
 impl Host {
-    pub(super) fn new(
-        place: Place,
-        access: Access,
-        clients: &Arc<Clients>,
-        patience: &Arc<Patience>,
-    ) -> Self {
+    pub(super) fn new(place: Place, access: Access, means: &Arc<Means>) -> Self {
         let host = match place.name.registry() {
             "docker.io" => "registry-1.docker.io".to_owned(),
             other => other.to_owned(),
         };
-        let tls = if place.insecure { Security::Unverified } else { Security::Verified };
-        let ways = match (clients.has_certificates(&host), is_loopback(&host), place.insecure) {
-            (true, _, _) | (_, false, false) => vec![tls],
-            (_, true, _) => vec![Security::Plain, tls],
-            (_, false, true) => vec![tls, Security::Plain],
-        };
-        Self {
+        let ways = Mutex::new(ways(&place, &host, &means.clients));
+        let host = Self {
             place,
             host,
             access,
-            clients: Arc::clone(clients),
-            patience: Arc::clone(patience),
-            ways: Mutex::new(ways),
+            means: Arc::clone(means),
+            ways,
             authorization: tokio::sync::Mutex::default(),
-        }
+        };
+        let kept = means.tokens.find(&host.token_key());
+        Self { authorization: tokio::sync::Mutex::new(kept), ..host }
     }
 
     /// Returns `HOST[:PORT]`.
@@ -108,15 +98,60 @@ impl Host {
     }
 
     pub(super) fn clients(&self) -> &Clients {
-        &self.clients
+        &self.means.clients
     }
 
-    pub(super) fn patience(&self) -> &Patience {
-        &self.patience
+    pub(super) fn patience(&self) -> &Arc<Patience> {
+        &self.means.patience
     }
 
-    pub(super) fn shared_patience(&self) -> Arc<Patience> {
-        Arc::clone(&self.patience)
+    pub(super) fn tokens(&self) -> &tokens::Tokens {
+        &self.means.tokens
+    }
+
+    pub(super) fn token_key(&self) -> tokens::Key {
+        let (host, repository) = (self.host.clone(), self.repository().to_owned());
+        tokens::Key { host, repository, login: self.access.login.clone() }
+    }
+
+    pub(super) fn endpoint(&self) -> Option<&Endpoint> {
+        self.place.endpoint.as_deref()
+    }
+
+    /// Returns where it is and how it is spoken to at first, for people.
+    pub(crate) fn address(&self) -> String {
+        let ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
+        let scheme = if ways.first() == Some(&Security::Plain) { "http" } else { "https" };
+        format!("{scheme}://{}{}/{}", self.host, self.root(), self.repository())
+    }
+
+    /// Returns the ways to connect that may be right, in the order to try them.
+    pub(super) fn ways(&self) -> Vec<Security> {
+        self.ways.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    pub(super) fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// Says whether it may be asked what the pull's reference means.
+    pub(crate) fn resolves(&self) -> bool {
+        let by_digest = self.place.name.digest().is_some();
+        self.endpoint().is_none_or(|endpoint| endpoint.pulls && (by_digest || endpoint.resolves))
+    }
+
+    /// Says whether it may be asked for blobs.
+    pub(crate) fn pulls(&self) -> bool {
+        self.endpoint().is_none_or(|endpoint| endpoint.pulls)
+    }
+
+    /// Returns the root of the API.
+    fn root(&self) -> &str {
+        self.endpoint().map_or("/v2", |endpoint| &endpoint.path)
     }
 
     /// Fetches a manifest or index and checks its digest, size and type.
@@ -197,9 +232,8 @@ impl Host {
 
     /// Asks in each way that may be right until one is.
     async fn ask(&self, path: &str, headers: HeaderMap, what: &str) -> Result<Response, Failure> {
-        let ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut first = None;
-        for security in ways {
+        for security in self.ways() {
             let failure = match self.ask_by(security, path, &headers, what).await {
                 Ok(response) => {
                     self.settle(security);
@@ -207,14 +241,15 @@ impl Host {
                 }
                 Err(failure) => failure,
             };
-            let unreachable = security == Security::Unverified && matches!(failure.again, Again::Later(_));
+            let unreachable = security == Security::Unverified && failure.again != Again::No;
             if failure.again != Again::OtherScheme && !unreachable {
                 return Err(failure);
             }
             first.get_or_insert(failure);
         }
         let failure = first.unwrap_or_else(|| Failure::unavailable(&self.host, "there is no way to it"));
-        Err(Failure { again: Again::Later(None), ..failure })
+        let again = if failure.again == Again::OtherScheme { Again::Later(None) } else { failure.again };
+        Err(Failure { again, ..failure })
     }
 
     fn settle(&self, security: Security) {
@@ -229,7 +264,11 @@ impl Host {
         what: &str,
     ) -> Result<Response, Failure> {
         let scheme = if security == Security::Plain { "http" } else { "https" };
-        let address = format!("{scheme}://{}/v2/{}/{path}", self.host, self.repository());
+        let mut address = format!("{scheme}://{}{}/{}/{path}", self.host, self.root(), self.repository());
+        if let (Role::Mirror, Some(_)) = (self.place.role, self.endpoint()) {
+            // A mirror of several registries is told by this which one is meant.
+            address.push_str(&format!("?ns={}", self.place.registry));
+        }
         let url: Url = address.parse().map_err(|_| Failure::unavailable(&self.host, "it is no host name"))?;
         let mut used = match self.login() {
             Login::Bearer(token) => Some(self.header(format!("Bearer {token}"))?),
@@ -265,7 +304,7 @@ impl Host {
     }
 
     fn body(&self, response: Response) -> Blob {
-        Blob::new(response, &self.host, &self.patience)
+        Blob::new(response, &self.host, self.patience())
     }
 
     /// Reads what an answer means that is none of those hoped for.
@@ -346,6 +385,10 @@ impl Host {
             }
             Login::Refresh(token) | Login::Bearer(token) => vec![token.clone()],
         };
+        let headers = self.endpoint().into_iter().flat_map(|endpoint| endpoint.headers.values());
+        for value in headers.filter_map(|value| value.to_str().ok()) {
+            secrets.extend([value.to_owned(), value.split(' ').next_back().unwrap_or_default().to_owned()]);
+        }
         if let Ok(sent) = self.authorization.try_lock()
             && let Some(sent) = sent.as_ref().and_then(|value| value.to_str().ok())
         {
@@ -355,6 +398,23 @@ impl Host {
             text = text.replace(secret, "***");
         }
         text
+    }
+}
+
+/// Says how a host is connected to, the likeliest way first.
+fn ways(place: &Place, host: &str, clients: &Clients) -> Vec<Security> {
+    let endpoint = place.endpoint.as_deref();
+    let any = place.insecure || endpoint.is_some_and(|endpoint| endpoint.skip_verify);
+    let tls = if any { Security::Unverified } else { Security::Verified };
+    let configured = clients.has_certificates(host) || endpoint.is_some_and(Endpoint::has_tls_settings);
+    match (endpoint.and_then(|endpoint| endpoint.scheme), configured) {
+        (Some(Scheme::Https), _) => vec![tls],
+        (Some(Scheme::Http), true) if !host.ends_with(":80") => vec![tls, Security::Plain],
+        (Some(Scheme::Http), _) => vec![Security::Plain],
+        (None, true) => vec![tls],
+        (None, false) if is_loopback(host) => vec![Security::Plain, tls],
+        (None, false) if place.insecure => vec![tls, Security::Plain],
+        (None, false) => vec![tls],
     }
 }
 

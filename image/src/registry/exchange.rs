@@ -3,6 +3,8 @@
 //! Credentials go to the origin they are for, and are dropped for good at the first redirect to another. From https
 //! no redirect leads to http. Where a registry sends us is guarded (`guard`), unless it is the registry itself.
 
+use std::sync::Arc;
+
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Response, StatusCode, Url};
 use tokio::time::timeout;
@@ -37,10 +39,14 @@ impl Host {
         for _ in 0..=MAX_REDIRECTS {
             let way = self.way(&url, security)?;
             let client = self.clients().client(&way).map_err(Failure::last)?;
-            let mut request = client.get(url.clone()).headers(headers.clone());
-            if let Some(authorization) = &authorization {
-                request = request.header(AUTHORIZATION, authorization);
+            let mut headers = headers.clone();
+            if let Some(endpoint) = self.endpoint().filter(|_| way.host == self.host()) {
+                headers.extend(endpoint.headers.clone());
             }
+            if let Some(authorization) = &authorization {
+                headers.insert(AUTHORIZATION, authorization.clone());
+            }
+            let request = client.get(url.clone()).headers(headers);
             let response = timeout(self.patience().answer, request.send())
                 .await
                 .map_err(|_| {
@@ -61,6 +67,14 @@ impl Host {
             url = next;
         }
         Err(refused(self.host(), StatusCode::FOUND, "too many redirects"))
+    }
+
+    /// Says how to connect to the registry itself.
+    pub(super) fn own_way(&self, security: Security) -> Way {
+        let endpoint = self.endpoint();
+        let tls = endpoint.map(|endpoint| Arc::clone(&endpoint.tls)).unwrap_or_default();
+        let connect = endpoint.and_then(|endpoint| endpoint.connect);
+        Way { host: self.host().to_owned(), security, origin: Origin::Named, tls, connect }
     }
 
     /// Says how to connect to an address that this registry was asked for or has named.
@@ -89,7 +103,10 @@ impl Host {
             _ if same && security != Security::Plain => security,
             _ => Security::Verified,
         };
-        Ok(Way { host, security, origin })
+        if host == registry {
+            return Ok(self.own_way(security));
+        }
+        Ok(Way { host, security, origin, tls: Arc::default(), connect: None })
     }
 }
 

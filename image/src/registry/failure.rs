@@ -20,8 +20,10 @@ pub(crate) struct Failure {
 /// Whether to ask again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Again {
-    /// The answer will be the same.
+    /// The answer will be the same, or is not worth the time.
     No,
+    /// At once: there is no way to the host, and only a short disturbance would change that soon.
+    Soon,
     /// Later; the host may have said how much later.
     Later(Option<Duration>),
     /// The host does not speak this way: another scheme may do.
@@ -53,13 +55,19 @@ impl Failure {
         if let Some(tls) = find::<rustls::Error>(&error) {
             return of_tls(host, certs, tls);
         }
-        let again = if error.is_request() && !error.is_connect() && !error.is_timeout() {
+        let again = match (error.is_connect(), error.is_timeout()) {
+            // The kernel has tried several times.
+            (true, true) => Again::No,
+            (true, false) => Again::Soon,
             // Connected, and no answer in HTTP: it may want TLS.
-            Again::OtherScheme
-        } else {
-            Again::Later(None)
+            (false, false) if error.is_request() => Again::OtherScheme,
+            _ => Again::Later(None),
         };
-        Self { again, ..Self::unavailable(host, describe(&error)) }
+        let mut reason = describe(&error);
+        if reason.contains("dns error") {
+            reason.push_str(": check the name, or give it a location in registries.conf");
+        }
+        Self { again, ..Self::unavailable(host, reason) }
     }
 
     /// Reads the error of a body that broke off.
@@ -77,7 +85,11 @@ fn of_tls(host: &str, certs: &Path, error: &rustls::Error) -> Failure {
         }
         rustls::Error::InvalidCertificate(
             CertificateError::Expired | CertificateError::ExpiredContext { .. },
-        ) => ": its administrator has to renew it".to_owned(),
+        ) => {
+            let hint = ": its administrator has to renew it (if this machine's clock is right); until then only \
+                insecure = true for it in registries.conf helps";
+            hint.to_owned()
+        }
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
             let reason = "it does not speak TLS: if plain http is meant, set insecure = true for it in registries.conf";
             let error = Error::Tls { host: host.to_owned(), reason: reason.to_owned() };

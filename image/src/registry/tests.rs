@@ -2,6 +2,7 @@
 
 mod auth;
 mod blobs;
+mod hosts;
 mod manifests;
 mod redirects;
 pub(crate) mod server;
@@ -13,11 +14,13 @@ use server::{Content, Server};
 /// Patience for tests: everything ends soon.
 pub(crate) fn patience() -> Patience {
     Patience {
+        connect: Duration::from_millis(500),
         answer: Duration::from_millis(500),
         stall: Duration::from_millis(300),
         stall_bytes: 1 << 10,
         pauses: [1, 1].map(Duration::from_millis).to_vec(),
         longest_pause: Duration::from_millis(20),
+        helper: Duration::from_secs(2),
     }
 }
 
@@ -35,10 +38,10 @@ pub(crate) fn registries(registries_conf: &str) -> (tempfile::TempDir, Config) {
 }
 
 /// The only host of a reference, without any configuration.
-fn host(reference: &str, credentials: Option<&Credentials>) -> Arc<Host> {
+async fn host(reference: &str, credentials: Option<&Credentials>) -> Arc<Host> {
     let (_dir, config) = registries("");
     let registries = Registries::open(&config, patience()).unwrap();
-    registries.hosts(&reference.parse().unwrap(), credentials).unwrap().remove(0)
+    registries.hosts(&reference.parse().unwrap(), credentials).await.unwrap().remove(0)
 }
 
 fn password(user: &str, password: &str) -> Credentials {

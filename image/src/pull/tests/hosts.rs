@@ -10,12 +10,7 @@ async fn mirrored(
     let shared = Arc::clone(&content);
     let primary = Server::start(move |request| shared.reply(request)).await;
     let mirror = Server::start(move |request| fault(request, content.reply(request))).await;
-    let node = Node::new(&format!(
-        "[[registry]]\nprefix = \"q.io/team\"\nlocation = \"{}\"\n[[registry.mirror]]\nlocation = \"{}\"",
-        primary.host(),
-        mirror.host()
-    ))
-    .await;
+    let node = mirror_of(&primary, &mirror).await;
     let outcome = node.pull("q.io/team/app:1").await;
     if outcome.is_ok() {
         let image = node.images.find("q.io/team/app:1").unwrap();
@@ -24,6 +19,16 @@ async fn mirrored(
     }
     node.clean().await;
     (primary, mirror, outcome.map(|_| ()))
+}
+
+/// A node that knows the two as q.io/team.
+async fn mirror_of(primary: &Server, mirror: &Server) -> Node {
+    Node::new(&format!(
+        "[[registry]]\nprefix = \"q.io/team\"\nlocation = \"{}\"\n[[registry.mirror]]\nlocation = \"{}\"",
+        primary.host(),
+        mirror.host()
+    ))
+    .await
 }
 
 #[tokio::test]
@@ -98,4 +103,54 @@ async fn a_blocked_registry_is_not_asked() {
     let error = node.fail(&format!("{}/app:1", server.host())).await;
     assert!(matches!(error, Error::Blocked { .. }), "{error}");
     assert!(server.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_layer_goes_on_from_the_next_host() {
+    let archive = layer("a", &[7; 100_000]);
+    let content = Arc::new(Content::with_image("app", "1", &[&archive]));
+    let (shared, broken) = (Arc::clone(&content), archive.clone());
+    let primary = Server::start(move |request| shared.reply(request)).await;
+    let mirror = Server::start(move |request| match content.reply(request) {
+        reply if is_layer(request, &broken) && request.header("range").is_none() => reply.cut(60_000),
+        _ if is_layer(request, &broken) => Reply::new(404, ""),
+        reply => reply,
+    })
+    .await;
+    let node = mirror_of(&primary, &mirror).await;
+    node.pull("q.io/team/app:1").await.unwrap();
+    assert_eq!(primary.seen().len(), 1, "only the rest of the layer");
+    assert_eq!(primary.seen()[0].header("range"), Some("bytes=60000-"));
+    node.clean().await;
+}
+
+#[tokio::test]
+async fn what_two_hosts_sent_may_be_wrong_and_one_of_them_right() {
+    let archive = layer("a", &[7; 100_000]);
+    let content = Arc::new(Content::with_image("app", "1", &[&archive]));
+    let (shared, forged) = (Arc::clone(&content), archive.clone());
+    let primary = Server::start(move |request| shared.reply(request)).await;
+    let mirror = Server::start(move |request| match content.reply(request) {
+        _ if is_layer(request, &forged) && request.header("range").is_none() => {
+            let mut bytes = forged.clone();
+            bytes[50_000] ^= 1;
+            Reply::new(200, bytes).cut(60_000)
+        }
+        _ if is_layer(request, &forged) => Reply::new(404, ""),
+        reply => reply,
+    })
+    .await;
+    let node = mirror_of(&primary, &mirror).await;
+    node.pull("q.io/team/app:1").await.unwrap();
+    let ranges: Vec<_> = primary.seen().iter().map(|r| r.header("range").map(str::to_owned)).collect();
+    assert_eq!(ranges, [Some("bytes=60000-".to_owned()), None]);
+    node.clean().await;
+}
+
+#[tokio::test]
+async fn a_host_that_is_not_there_is_known_soon() {
+    let node = Node::new("").await;
+    let begun = std::time::Instant::now();
+    node.fail("127.0.0.1:1/app:1").await;
+    assert!(begun.elapsed() < std::time::Duration::from_millis(500), "{:?}", begun.elapsed());
 }

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::server::{Reply, Request};
 use super::*;
+use crate::credentials::Login;
 
 const SECRET: &str = "canary-password";
 
@@ -43,7 +44,7 @@ fn basic(user: &str) -> String {
 }
 
 async fn fetch(server: &Server, credentials: Option<&Credentials>) -> Result<(), Error> {
-    let host = host(&format!("{}/team/app:1", server.host()), credentials);
+    let host = host(&format!("{}/team/app:1", server.host()), credentials).await;
     host.manifest(&Wanted::Named).await.map(|_| ()).map_err(|failure| failure.error)
 }
 
@@ -145,7 +146,7 @@ async fn a_token_that_expires_is_renewed_once_for_all() {
         Reply::new(401, "").header("WWW-Authenticate", challenge.clone())
     })
     .await;
-    let host = host(&format!("{}/app:1", server.host()), None);
+    let host = host(&format!("{}/app:1", server.host()), None).await;
     host.manifest(&Wanted::Named).await.unwrap();
     wanted.store(2, Ordering::SeqCst);
     let many = (0..8).map(|_| {
@@ -191,8 +192,8 @@ async fn a_token_server_that_answers_nonsense() {
     assert!(matches!(fetch(&server, None).await.unwrap_err(), Error::RegistryUnavailable { .. }));
 }
 
-#[test]
-fn credentials_go_to_the_registry_they_are_for() {
+#[tokio::test]
+async fn credentials_go_to_the_registry_they_are_for() {
     let text = r#"
         [[registry]]
         prefix = "q.io"
@@ -204,19 +205,58 @@ fn credentials_go_to_the_registry_they_are_for() {
     let auths = r#"{"auths": {"mirror.io": {"auth": "bWlycm9yOjE="}}}"#;
     std::fs::write(config.auth_file.as_ref().unwrap(), auths).unwrap();
     let open = Registries::open(&config, patience()).unwrap();
-    let users = |name: &str, server_address: &str| -> Vec<String> {
+    let check = async |name: &str, server_address: &str, expected: &[&str]| {
         let credentials = Credentials { server_address: server_address.to_owned(), ..password("u", "p") };
-        let hosts = open.hosts(&name.parse().unwrap(), Some(&credentials)).unwrap();
+        let hosts = open.hosts(&name.parse().unwrap(), Some(&credentials)).await.unwrap();
         let user = |host: &Arc<Host>| match host.login() {
             Login::Password { user, .. } => user.clone(),
             other => other.describe().to_owned(),
         };
-        hosts.iter().map(user).collect()
+        let users: Vec<_> = hosts.iter().map(user).collect();
+        assert_eq!(users, expected, "{name} with credentials for {server_address:?}");
     };
-    assert_eq!(users("q.io/x", ""), ["mirror", "u"], "not to a mirror");
-    assert_eq!(users("q.io/x", "https://mirror.io/v2/"), ["u", "no credentials"]);
-    assert_eq!(users("q.io/x", "moved.io"), ["mirror", "u"]);
-    assert_eq!(users("q.io/x", "q.io"), ["mirror", "no credentials"], "q.io is not asked");
-    assert_eq!(users("other.io/x", "q.io"), ["no credentials"]);
-    assert_eq!(users("busybox", "https://index.docker.io/v1/"), ["u"]);
+    check("q.io/x", "", &["mirror", "u"]).await;
+    check("q.io/x", "https://mirror.io/v2/", &["u", "no credentials"]).await;
+    check("q.io/x", "moved.io", &["mirror", "u"]).await;
+    // Nobody asks q.io itself.
+    check("q.io/x", "q.io", &["mirror", "no credentials"]).await;
+    check("other.io/x", "q.io", &["no credentials"]).await;
+    check("busybox", "https://index.docker.io/v1/", &["u"]).await;
+}
+
+#[tokio::test]
+async fn a_token_is_kept_for_the_next_pull_of_the_same_user() {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    let given = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&given);
+    let tokens = Server::start(move |_| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        Reply::new(200, "{\"token\":\"kept\",\"expires_in\":300}")
+    })
+    .await;
+    let server = guarded("Bearer kept", bearer(&tokens, "")).await;
+    let (_dir, config) = registries("");
+    let open = Registries::open(&config, patience()).unwrap();
+    let reference = format!("{}/team/app:1", server.host()).parse().unwrap();
+    let pull = async |user: &str| {
+        let credentials = password(user, SECRET);
+        let hosts = open.hosts(&reference, Some(&credentials)).await.unwrap();
+        hosts[0].manifest(&Wanted::Named).await.unwrap();
+        given.load(Ordering::SeqCst)
+    };
+    assert_eq!(pull("u").await, 1);
+    assert_eq!(pull("u").await, 1);
+    assert_eq!(server.seen().len(), 3, "the second pull is not sent away first");
+    assert_eq!(pull("v").await, 2, "another user has a token of its own");
+}
+
+#[tokio::test]
+async fn a_helper_that_fails_is_named_when_credentials_are_missing() {
+    let server = guarded("never", "Basic realm=\"x\"").await;
+    let (_dir, config) = registries("credential-helpers = [\"nonexistent-of-a-test\"]");
+    let open = Registries::open(&config, patience()).unwrap();
+    let reference = format!("{}/team/app:1", server.host()).parse().unwrap();
+    let hosts = open.hosts(&reference, None).await.unwrap();
+    let error = hosts[0].manifest(&Wanted::Named).await.unwrap_err().error;
+    assert!(error.to_string().contains("docker-credential-nonexistent-of-a-test"), "{error}");
 }

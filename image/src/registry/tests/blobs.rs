@@ -30,7 +30,7 @@ async fn a_blob_goes_on_where_it_broke() {
         Some(_) => content.reply(request),
     })
     .await;
-    let host = host(&format!("{}/app:1", server.host()), None);
+    let host = host(&format!("{}/app:1", server.host()), None).await;
     let (mut got, failure) = read(&mut host.blob(&descriptor(&bytes), 0).await.unwrap()).await;
     assert_eq!(got.len(), 60_000);
     assert_eq!(failure.unwrap().again, Again::Later(None));
@@ -46,7 +46,7 @@ async fn a_host_without_ranges_is_read_past() {
     let bytes: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
     let body = bytes.clone();
     let server = Server::start(move |_| Reply::new(200, body.clone())).await;
-    let host = host(&format!("{}/app:1", server.host()), None);
+    let host = host(&format!("{}/app:1", server.host()), None).await;
     let (rest, failure) = read(&mut host.blob(&descriptor(&bytes), 123_457).await.unwrap()).await;
     assert!(failure.is_none());
     assert_eq!(rest, bytes[123_457..]);
@@ -57,7 +57,7 @@ async fn a_wrong_range_is_refused() {
     for range in ["bytes 4-9/10", "bytes */10", "x"] {
         let server =
             Server::start(move |_| Reply::new(206, "12345").header("Content-Range", range.to_owned())).await;
-        let host = host(&format!("{}/app:1", server.host()), None);
+        let host = host(&format!("{}/app:1", server.host()), None).await;
         let failure = host.blob(&descriptor(b"0123456789"), 5).await.unwrap_err();
         assert!(failure.error.to_string().contains("sends the range"), "{}", failure.error);
     }
@@ -66,7 +66,7 @@ async fn a_wrong_range_is_refused() {
 #[tokio::test]
 async fn a_wrong_length_is_known_at_once() {
     let server = Server::start(|_| Reply::new(200, "12345")).await;
-    let host = host(&format!("{}/app:1", server.host()), None);
+    let host = host(&format!("{}/app:1", server.host()), None).await;
     let failure = host.blob(&descriptor(b"123456"), 0).await.unwrap_err();
     assert!(matches!(failure.error, Error::SizeMismatch { expected: 6, found: 5, .. }), "{}", failure.error);
 }
@@ -76,7 +76,7 @@ async fn a_trickle_is_a_stall_but_a_slow_reader_is_not() {
     let mut bytes = b"HTTP/1.1 200 X\r\nContent-Length: 5000\r\n\r\n".to_vec();
     bytes.resize(bytes.len() + 4000, b'x');
     let server = Server::start(move |_| Reply::Silent(bytes.clone())).await;
-    let host = host(&format!("{}/app:1", server.host()), None);
+    let host = host(&format!("{}/app:1", server.host()), None).await;
     let mut blob = host.blob(&descriptor(&[b'x'; 5000]), 0).await.unwrap();
     assert!(blob.chunk().await.unwrap().is_some());
     let (_, failure) = read(&mut blob).await;

@@ -9,18 +9,18 @@ use crate::registry::manifest::{Descriptor, Document, MAX_BYTES};
 
 async fn manifest(reply: impl Fn() -> Reply + Send + Sync + 'static, name: &str) -> Failure {
     let server = Server::start(move |_| reply()).await;
-    host(&format!("{}/app{name}", server.host()), None).manifest(&Wanted::Named).await.unwrap_err()
+    host(&format!("{}/app{name}", server.host()), None).await.manifest(&Wanted::Named).await.unwrap_err()
 }
 
 #[tokio::test]
 async fn a_manifest_is_fetched_by_tag_and_by_digest() {
     let (server, content) = simple().await;
-    let by_tag = host(&format!("{}/app:1", server.host()), None);
+    let by_tag = host(&format!("{}/app:1", server.host()), None).await;
     let fetched = by_tag.manifest(&Wanted::Named).await.unwrap();
     let Document::Image(image) = fetched.document else { panic!("an image") };
     assert_eq!(by_tag.config(&image.config).await.unwrap(), content.blobs[&image.config.digest.to_string()]);
 
-    let by_digest = host(&format!("{}/app:other@{}", server.host(), fetched.digest), None);
+    let by_digest = host(&format!("{}/app:other@{}", server.host(), fetched.digest), None).await;
     assert_eq!(by_digest.manifest(&Wanted::Named).await.unwrap().digest, fetched.digest);
     let paths = server.paths();
     assert_eq!(paths[0], "/app/manifests/1");
@@ -49,7 +49,7 @@ async fn content_is_what_was_promised() {
 #[tokio::test]
 async fn what_an_index_lists_must_come() {
     let (server, content) = simple().await;
-    let host = host(&format!("{}/app:1", server.host()), None);
+    let host = host(&format!("{}/app:1", server.host()), None).await;
     let (_, body) = &content.manifests["app/manifests/1"];
     let listed = |media_type: &str, size_bytes| {
         let digest = Digest::sha256(body);
@@ -86,7 +86,7 @@ async fn configurations_are_bounded_and_checked() {
     let mut content = Content::default();
     content.blob("x", b"{}");
     let server = Server::start(move |request| content.reply(request)).await;
-    let host = host(&format!("{}/app:1", server.host()), None);
+    let host = host(&format!("{}/app:1", server.host()), None).await;
     let config = |size_bytes, digest| {
         let descriptor = Descriptor { media_type: String::new(), digest, size_bytes };
         let host = Arc::clone(&host);
@@ -136,7 +136,7 @@ async fn hosts_that_do_not_answer() {
     assert!(matches!(failure.error, Error::RegistryUnavailable { .. }), "{}", failure.error);
 
     let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let failure = host(&format!("{port}/app:1"), None).manifest(&Wanted::Named).await.unwrap_err();
+    let failure = host(&format!("{port}/app:1"), None).await.manifest(&Wanted::Named).await.unwrap_err();
     assert!(failure.error.to_string().contains("onnection refused"), "{}", failure.error);
-    assert_eq!(failure.again, Again::Later(None));
+    assert_eq!(failure.again, Again::Soon);
 }

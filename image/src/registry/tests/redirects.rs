@@ -19,7 +19,7 @@ async fn fetch(reply: impl Fn(&str) -> Reply + Send + Sync + 'static) -> (Server
         None => Reply::new(401, "").header("WWW-Authenticate", "Basic realm=\"x\""),
     })
     .await;
-    let host = host(&format!("{}/app:1", server.host()), Some(&password("u", "canary")));
+    let host = host(&format!("{}/app:1", server.host()), Some(&password("u", "canary"))).await;
     let fetched = host.blob(&layer(), 0).await;
     (server, fetched.map(|_| ()).map_err(|failure| failure.error))
 }
@@ -53,7 +53,7 @@ async fn credentials_do_not_come_back_by_a_detour() {
     .await;
     back.set(format!("http://{}/end", server.host())).unwrap();
     let credentials = Credentials { registry_token: "canary".to_owned(), ..Credentials::default() };
-    let host = host(&format!("{}/app:1", server.host()), Some(&credentials));
+    let host = host(&format!("{}/app:1", server.host()), Some(&credentials)).await;
     host.blob(&layer(), 0).await.unwrap();
     assert!(server.seen()[0].header("authorization").is_some());
     assert_eq!(server.seen()[1].header("authorization"), None);

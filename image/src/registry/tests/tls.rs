@@ -48,7 +48,7 @@ async fn fetch(server: &Server, conf: &str, files: &[(&str, &str)]) -> Result<()
     }
     let registries = Registries::open(&config, patience()).unwrap();
     let reference = format!("{}/app:1", server.host()).parse().unwrap();
-    let hosts = registries.hosts(&reference, Some(&password("u", "canary"))).unwrap();
+    let hosts = registries.hosts(&reference, Some(&password("u", "canary"))).await.unwrap();
     hosts[0].manifest(&Wanted::Named).await.map(|_| ()).map_err(|failure| failure.error)
 }
 
