@@ -17,6 +17,7 @@ mod telemetry;
 mod watchdog;
 mod wire;
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -94,12 +95,22 @@ fn ask(command: cli::Command, endpoint: &cli::Endpoint) -> anyhow::Result<ExitCo
     code
 }
 
-/// Closes this process in its working directory, before it has a second thread, and unpacks a layer there.
+/// Closes this process in its working directory, before it has a second thread, and unpacks a layer there. What is
+/// needed to make the archive again goes to standard error, which the server has made a file.
 fn unpack_layer() -> ExitCode {
+    // The server tells of it in its answer.
+    let failed = |reason| image::unpack::failed(reason, std::io::stdout());
+    std::panic::set_hook(Box::new(move |panic| {
+        failed(panic.to_string());
+    }));
+    let skeleton = match std::io::stderr().as_fd().try_clone_to_owned() {
+        Ok(skeleton) => skeleton.into(),
+        Err(e) => return failed(format!("use the standard error: {e}")),
+    };
     match runtime::jail::enter() {
-        Ok(()) => image::unpack::main(std::io::stdin(), std::io::stdout()),
-        // The server tells of it in its answer.
-        Err(e) => image::unpack::failed(format!("{:#}", anyhow::Error::from(e)), std::io::stdout()),
+        Ok(runtime::jail::Side::Inside) => image::unpack::main(std::io::stdin(), std::io::stdout(), skeleton),
+        Ok(runtime::jail::Side::Outside(code)) => code,
+        Err(e) => failed(format!("{:#}", anyhow::Error::from(e))),
     }
 }
 

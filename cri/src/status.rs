@@ -101,7 +101,9 @@ fn image_code(error: &image::Error) -> Code {
         image::Error::Blocked { .. } => Code::PermissionDenied,
         image::Error::Config { .. } => Code::FailedPrecondition,
         image::Error::Credentials { .. } | image::Error::InvalidReference { .. } => Code::InvalidArgument,
-        image::Error::DigestMismatch { .. } | image::Error::SizeMismatch { .. } => Code::DataLoss,
+        image::Error::DigestMismatch { .. }
+        | image::Error::LayerDamaged { .. }
+        | image::Error::SizeMismatch { .. } => Code::DataLoss,
         image::Error::InvalidImage { .. }
         | image::Error::LayerRefused { .. }
         | image::Error::Platform { .. }

@@ -61,6 +61,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A layer in the store is not what was unpacked.
+    #[error("layer {layer} is damaged: {reason}")]
+    LayerDamaged {
+        /// The layer's uncompressed digest.
+        layer: Digest,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A layer asks for what no layer may have, or is damaged.
     #[error("layer {layer} is refused: {reason}")]
     LayerRefused {

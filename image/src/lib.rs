@@ -10,6 +10,7 @@ mod credentials;
 mod digest;
 mod error;
 mod image;
+mod import;
 mod progress;
 mod pull;
 mod reference;
@@ -27,10 +28,11 @@ pub use credentials::Credentials;
 pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
 pub use error::Error;
 pub use image::{Image, ImageConfig, ImageId};
+pub use import::{Import, NewImport};
 pub use progress::{LayerProgress, Phase, Progress};
 pub use reference::Reference;
 pub use registry::explain::{Explained, Explanation, Route, explain};
-pub use store::{Lease, Unpacker, Usage};
+pub use store::{Checked, Export, ExportedLayer, Lease, Unpacker, Usage};
 
 use pull::Puller;
 use registry::Patience;
@@ -100,6 +102,53 @@ impl Images {
     /// Deletes what removed images left behind for leases that are gone by now.
     pub async fn collect(&self) -> Result<(), Error> {
         self.store.collect().await
+    }
+
+    /// Gets ready to give an image away.
+    pub async fn export(&self, name: &str) -> Result<Export, Error> {
+        let image = self.find(name).ok_or_else(|| Error::Unknown { name: name.to_owned() })?;
+        self.store.export(&image.id.to_string()).await
+    }
+
+    /// Takes an image in that does not come from a registry.
+    pub async fn import(&self, image: NewImport) -> Result<Import, Error> {
+        Import::begin(self.store.clone(), image)
+    }
+
+    /// Gives an image one more name; another image that has it loses it.
+    pub async fn tag(&self, name: &str, tag: &str) -> Result<(), Error> {
+        let image = self.find(name).ok_or_else(|| Error::Unknown { name: name.to_owned() })?;
+        self.store.tag(&image.id.to_string(), tag.parse()?).await
+    }
+
+    /// Returns the layers that there are to check, by their chain ids.
+    pub fn layers(&self) -> Vec<Digest> {
+        self.store.chains()
+    }
+
+    /// Compares a layer with the archive that it came in, to the last byte. None: it is gone.
+    pub async fn check(&self, layer: &Digest) -> Result<Option<Checked>, Error> {
+        self.store.check(layer).await
+    }
+
+    /// Pulls one layer anew, for all images that are made of it. When it cannot be pulled, everything stays as it was.
+    pub async fn repair(&self, layer: &Digest) -> Result<(), Error> {
+        let (old, images) = self.store.set_aside(layer)?;
+        let mut repaired = Ok(());
+        for image in images {
+            repaired = match image.repo_digests.first() {
+                Some(name) => self.pull(name, None).await.map(drop),
+                None => Err(Error::Unsupported {
+                    what: format!("repair of {}", image.id),
+                    reason: "it came from no registry: import it again".to_owned(),
+                }),
+            };
+            if repaired.is_err() {
+                break;
+            }
+        }
+        self.store.settle_repair(&old);
+        repaired
     }
 
     /// Returns the space that images use.

@@ -147,7 +147,7 @@ impl Puller {
         let Resolved { manifest_digest, manifest_body, digests, manifest, config_body, config, .. } =
             resolved;
         let image = self.store.commit(NewImage {
-            name: name.clone(),
+            names: vec![name.clone()],
             digests,
             manifest: manifest_body,
             manifest_digest,

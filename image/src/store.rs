@@ -6,13 +6,16 @@
 //! its last lease is gone and [`Store::collect`] is called.
 
 mod change;
+mod check;
 mod disk;
 mod durable;
+mod export;
 mod implied;
 mod index;
 mod layer;
 mod lease;
 mod pinned;
+mod rebuild;
 mod recover;
 #[cfg(test)]
 mod tests;
@@ -38,6 +41,8 @@ use self::pinned::Pinned;
 use self::trash::Trash;
 use crate::{Digest, Error, Image, ImageConfig, ImageId, Reference};
 
+pub use self::check::Checked;
+pub use self::export::{Export, ExportedLayer};
 pub(crate) use self::layer::Layer;
 pub use self::lease::Lease;
 pub(crate) use self::writer::LayerWriter;
@@ -86,9 +91,9 @@ pub(crate) enum Begun {
 /// An image that is complete and shall become visible.
 #[derive(Debug)]
 pub(crate) struct NewImage {
-    /// The name it was pulled by. Its tag becomes a tag of the image, unless it names a digest too.
-    pub(crate) name: Reference,
-    /// The digests that the name's repository knows it by, first the one that the name was resolved to: of the
+    /// The names it came by. Their tags become tags of the image, unless they name a digest too.
+    pub(crate) names: Vec<Reference>,
+    /// The digests that the names' repositories know it by, first the one that the name was resolved to: of the
     /// index, if there was one, then of the manifest.
     pub(crate) digests: Vec<Digest>,
     /// The manifest of this platform, byte for byte.
@@ -186,6 +191,12 @@ impl Store {
         blocking(move || shared.collect(&shared.change())).await
     }
 
+    /// Gives an image one more name.
+    pub(crate) async fn tag(&self, name: &str, tag: Reference) -> Result<(), Error> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        blocking(move || shared.tag(&name, &tag)).await
+    }
+
     /// Returns the space that images use.
     pub(crate) async fn usage(&self) -> Result<Usage, Error> {
         let shared = Arc::clone(&self.0);
@@ -276,9 +287,11 @@ impl Shared {
     }
 
     fn make_directory(&self) -> Result<Directory, Error> {
-        let path = self.disk.layer(&base36(self.next_name.fetch_add(1, Ordering::Relaxed)));
-        std::fs::create_dir(&path).map_err(|e| Error::store("make directory", &path, e))?;
-        Ok(Directory::fresh(path, self.trash.clone()))
+        let name = base36(self.next_name.fetch_add(1, Ordering::Relaxed));
+        let directory = Directory::fresh(&self.disk, &name, self.trash.clone());
+        let path = directory.path();
+        std::fs::create_dir(path).map_err(|e| Error::store("make directory", path, e))?;
+        Ok(directory)
     }
 
     fn usage(&self) -> Result<Usage, Error> {

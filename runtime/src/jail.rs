@@ -1,36 +1,46 @@
 //! The jail of the process that unpacks a layer.
 //!
 //! What reads a stranger's archive sees the one directory that it writes, and nothing else of the node: no other
-//! file, no network, no IPC object. It keeps the few capabilities that making files takes; CAP_SYS_ADMIN is among
-//! them, because only it may mark a directory as opaque for overlayfs. There is no user namespace for the same
-//! reason.
+//! file or process, no network, no IPC object. Of the capabilities it keeps those that owning and changing files
+//! takes; not CAP_MKNOD, which whiteouts and fifos do not need, and not CAP_SYS_ADMIN: the server itself sets
+//! overlayfs's marks afterwards. That is also why there is no user namespace: an owner of a file is one of the
+//! node's. System calls are those in [`filter`], and memory, time and sizes have limits.
+
+mod filter;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
 
-use nix::sched::CloneFlags;
 use rustix::fs::CWD;
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
-use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal, WaitId, WaitIdOptions};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use crate::sys::mount;
+use crate::sys::clone::{Cloned, fork};
+use crate::sys::{mount, seccomp};
 
-/// What the unpacking needs: to own and change files that are others', to make whiteouts, to set file capabilities
-/// and overlayfs's marks.
+/// What the unpacking needs: to own and change files that are others', and to set file capabilities.
 const KEPT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FOWNER)
     .union(CapabilitySet::FSETID)
-    .union(CapabilitySet::MKNOD)
-    .union(CapabilitySet::SETFCAP)
-    .union(CapabilitySet::SYS_ADMIN);
+    .union(CapabilitySet::SETFCAP);
 
-/// Private memory: the largest window of a zstd layer, 128 MiB, and room for the rest.
-const MEMORY_BYTES: u64 = 384 << 20;
+const NAMESPACES: i32 =
+    libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
 
-/// Descriptors.
-const FILES: u64 = 512;
+/// The limits of what is inside. Private memory is the largest window of a zstd layer, 128 MiB, and room for the
+/// rest; addresses are more, because each thread reserves some. A file is no larger than a whole layer may be.
+const LIMITS: [(Resource, u64); 7] = [
+    (Resource::Core, 0),
+    (Resource::Data, 256 << 20),
+    (Resource::As, 2 << 30),
+    (Resource::Cpu, 3600),
+    (Resource::Fsize, 1 << 40),
+    (Resource::Nofile, 512),
+    (Resource::Memlock, 0),
+];
 
 /// A step into the jail that the kernel refused.
 #[derive(Debug, thiserror::Error)]
@@ -41,22 +51,51 @@ pub struct Error {
     source: io::Error,
 }
 
-/// Shuts this process into its working directory for good. It must not have started a thread yet.
-pub fn enter() -> Result<(), Error> {
+/// Where one is after [`enter`].
+#[derive(Debug)]
+pub enum Side {
+    /// In the jail, for good.
+    Inside,
+    /// Where one was; the one inside has ended, and this is how.
+    Outside(ExitCode),
+}
+
+/// Clones this process into a jail that is its working directory, and waits for the end of the clone.
+///
+/// The process must not have started a thread yet. If it dies, the one inside dies with it.
+pub fn enter() -> Result<Side, Error> {
     let step = |step| move |source: io::Error| Error { step, source };
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .map_err(|e| step("forbid tracing")(e.into()))?;
-    rustix::thread::set_no_new_privs(true).map_err(|e| step("forbid new privileges")(e.into()))?;
-    nix::sched::unshare(
-        CloneFlags::CLONE_NEWNS
-            | CloneFlags::CLONE_NEWNET
-            | CloneFlags::CLONE_NEWIPC
-            | CloneFlags::CLONE_NEWUTS,
-    )
-    .map_err(|e| step("make namespaces")(e.into()))?;
-    move_in().map_err(step("make the working directory the root"))?;
-    limit().map_err(step("set limits"))?;
-    drop_capabilities().map_err(step("give up capabilities"))
+    // Compiled here, where allocating is free.
+    let filter =
+        filter::program().map_err(|e| step("compile the system call filter")(io::Error::other(e)))?;
+    match fork(NAMESPACES, None).map_err(step("make namespaces"))? {
+        Cloned::Parent { pidfd, .. } => wait(&pidfd).map(Side::Outside).map_err(step("wait for it")),
+        Cloned::Child => {
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+                .map_err(|e| step("follow the parent")(e.into()))?;
+            rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+                .map_err(|e| step("forbid tracing")(e.into()))?;
+            rustix::thread::set_no_new_privs(true).map_err(|e| step("forbid new privileges")(e.into()))?;
+            move_in().map_err(step("make the working directory the root"))?;
+            limit().map_err(step("set limits"))?;
+            drop_capabilities().map_err(step("give up capabilities"))?;
+            seccomp::install(&filter).map_err(step("install the system call filter"))?;
+            Ok(Side::Inside)
+        }
+    }
+}
+
+/// Waits, and ends as the one inside did.
+fn wait(pidfd: &OwnedFd) -> io::Result<ExitCode> {
+    let status = loop {
+        match rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => break other?,
+        }
+    };
+    let code = status.and_then(|status| status.exit_status());
+    // One that was killed leaves no report: the server says so.
+    Ok(code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 /// Makes the working directory the root of the new mount namespace, and lets go of everything else in there.
@@ -75,12 +114,7 @@ fn move_in() -> io::Result<()> {
 }
 
 fn limit() -> io::Result<()> {
-    for (resource, limit) in [
-        (Resource::Core, 0),
-        (Resource::Data, MEMORY_BYTES),
-        (Resource::Nofile, FILES),
-        (Resource::Memlock, 0),
-    ] {
+    for (resource, limit) in LIMITS {
         // No more than before: raising a limit takes a privilege.
         let limit = rustix::process::getrlimit(resource).maximum.map_or(limit, |maximum| maximum.min(limit));
         rustix::process::setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })?;
@@ -108,61 +142,4 @@ fn drop_capabilities() -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::process::Command;
-
-    use super::*;
-
-    /// Runs [`inside`] in a process of its own, in a directory of its own.
-    #[test]
-    fn the_jail_holds() {
-        let parent = tempfile::tempdir().unwrap();
-        let layer = parent.path().join("layer");
-        fs::create_dir(&layer).unwrap();
-        fs::write(parent.path().join("outside"), "").unwrap();
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args(["jail::tests::inside", "--exact", "--nocapture", "--test-threads=1"])
-            .env("CORTEN_TEST_JAIL", "1")
-            .current_dir(&layer)
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{said}");
-        assert!(layer.join("made").exists(), "{said}");
-        assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), mounts);
-    }
-
-    #[test]
-    fn inside() {
-        if std::env::var_os("CORTEN_TEST_JAIL").is_none() {
-            return;
-        }
-        // The tests' harness has threads, and only this one goes in.
-        let proc = fs::File::open("/proc/thread-self").unwrap();
-        enter().unwrap();
-        // The tree is the empty directory, and `..` ends there.
-        assert_eq!(fs::read_dir("/").unwrap().count(), 0);
-        for path in ["/proc", "/etc", "../outside", "/../outside", "/.."] {
-            assert_eq!(fs::read_dir(path).is_ok(), path == "/..", "{path}");
-        }
-        fs::write("made", "").unwrap();
-        // Opened before, so it can still be asked.
-        let status = |name: &str| {
-            let path = rustix::fs::openat(&proc, name, rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty());
-            io::read_to_string(fs::File::from(path.unwrap())).unwrap()
-        };
-        let network = status("net/dev");
-        assert_eq!(network.lines().count(), 3, "{network}");
-        assert_eq!(status("mountinfo").lines().count(), 1);
-        let expected = format!("{:016x}", rustix::thread::capabilities(None).unwrap().permitted.bits());
-        for field in ["CapPrm:\t", "CapEff:\t"] {
-            assert!(status("status").contains(&format!("{field}{expected}")));
-        }
-        assert!(status("status").contains("NoNewPrivs:\t1"));
-        assert!(status("status").contains("CapInh:\t0000000000000000"));
-        assert_eq!(rustix::thread::capabilities(None).unwrap().permitted & !KEPT, CapabilitySet::empty());
-        assert!(rustix::process::getrlimit(Resource::Nofile).current <= Some(FILES));
-    }
-}
+mod tests;

@@ -19,7 +19,8 @@ const UNPACK: &str = "pull::tests::unpacking_process";
 fn unpacking_process() {
     let args: Vec<_> = std::env::args().collect();
     if args.iter().any(|arg| arg == UNPACK) && args.iter().any(|arg| arg == "--nocapture") {
-        let code = crate::unpack::main(std::io::stdin(), std::io::stdout());
+        let skeleton = std::os::fd::AsFd::as_fd(&std::io::stderr()).try_clone_to_owned().unwrap();
+        let code = crate::unpack::main(std::io::stdin(), std::io::stdout(), skeleton.into());
         std::process::exit(i32::from(code != ExitCode::SUCCESS));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::index::Entry;
 use super::{Layer, NewImage, Shared, implied, lowers, now_ns};
-use crate::{Error, Image, ImageId};
+use crate::{Error, Image, ImageId, Reference};
 
 impl Shared {
     /// Makes an image visible. It becomes durable soon after.
@@ -28,6 +28,25 @@ impl Shared {
         let image = self.publish(entry);
         self.sync_soon(&image.id);
         Ok(image)
+    }
+
+    /// Gives an image one more name, and takes that from another image.
+    pub(super) fn tag(&self, name: &str, tag: &Reference) -> Result<(), Error> {
+        let _changing = self.change();
+        let found = self.index().find(name).cloned();
+        let mut entry = found.ok_or_else(|| Error::Unknown { name: name.to_owned() })?;
+        let mut image = (*entry.image).clone();
+        let Some(tag) = tag.repo_tag() else {
+            let reason = "a tag is needed, and no digest".to_owned();
+            return Err(Error::InvalidReference { reference: tag.to_string(), reason });
+        };
+        add(&mut image.repo_tags, tag);
+        image.pinned = self.pinned.covers(image.repo_tags.iter().chain(&image.repo_digests));
+        entry.image = Arc::new(image);
+        entry.named_at_ns = now_ns();
+        self.disk.write_record(&entry.record())?;
+        self.publish(entry);
+        Ok(())
     }
 
     /// Removes an image with all its names, or hides it while it is leased.
@@ -118,11 +137,13 @@ impl Shared {
             before
                 .map_or_else(Default::default, |image| (image.repo_tags.clone(), image.repo_digests.clone()))
         };
-        if let Some(tag) = new.name.repo_tag() {
-            add(&mut tags, tag);
-        }
-        for digest in &new.digests {
-            add(&mut digests, new.name.repo_digest(digest));
+        for name in &new.names {
+            if let Some(tag) = name.repo_tag() {
+                add(&mut tags, tag);
+            }
+            for digest in &new.digests {
+                add(&mut digests, name.repo_digest(digest));
+            }
         }
         let layers = &new.layers;
         let size_bytes =

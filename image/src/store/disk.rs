@@ -24,6 +24,9 @@ const VERSION: u32 = 1;
 
 const TRASH: &str = ".trash";
 
+/// Where the layers' skeletons are.
+const SKELETONS: &str = ".skeletons";
+
 /// Where the store keeps its files.
 #[derive(Clone, Debug)]
 pub(super) struct Disk {
@@ -56,10 +59,10 @@ impl Disk {
     pub(super) fn open(data: &Path) -> Result<Self, Error> {
         let disk = Self { images: data.join("images"), layers: data.join("layers") };
         let trash = disk.trash();
+        let skeletons = disk.layers.join(SKELETONS);
         let empty = disk.layer(EMPTY_LAYER);
-        for (path, mode) in
-            [(data, 0o700), (&disk.images, 0o700), (&disk.layers, 0o700), (&trash, 0o700), (&empty, 0o755)]
-        {
+        let private = [data, &disk.images, &disk.layers, &trash, &skeletons].map(|path| (path, 0o700));
+        for (path, mode) in private.into_iter().chain([(empty.as_path(), 0o755)]) {
             fs::DirBuilder::new()
                 .recursive(true)
                 .mode(mode)
@@ -78,11 +81,26 @@ impl Disk {
         self.layers.join(name)
     }
 
+    /// Returns the place of a layer's skeleton: what it takes, beside its files, to make its archive again.
+    pub(super) fn skeleton(&self, name: &str) -> PathBuf {
+        self.layers.join(SKELETONS).join(name)
+    }
+
     /// Returns the names of all directories of layers, the trash and its like aside.
     pub(super) fn layer_names(&self) -> Result<Vec<String>, Error> {
         let mut names = file_names(&self.layers)?;
-        names.retain(|name| name != TRASH && name != EMPTY_LAYER);
+        names.retain(|name| name != TRASH && name != SKELETONS && name != EMPTY_LAYER);
         Ok(names)
+    }
+
+    /// Removes the skeletons of all layers but those `known`.
+    pub(super) fn sweep_skeletons(&self, known: &HashSet<String>) -> Result<(), Error> {
+        for name in file_names(&self.layers.join(SKELETONS))? {
+            if !known.contains(&name) {
+                remove(&self.skeleton(&name))?;
+            }
+        }
+        Ok(())
     }
 
     /// Returns the names of what is still to be deleted.
@@ -154,6 +172,13 @@ impl Disk {
             sync(&images, &self.images)?;
         }
         Ok(())
+    }
+
+    /// Reads an image's configuration.
+    pub(super) fn read_config(&self, image: &Image) -> Result<Vec<u8>, Error> {
+        let [_, _, config] = files(image);
+        let path = self.images.join(config);
+        fs::read(&path).map_err(|e| Error::store("read", path, e))
     }
 
     /// Puts a record in the place of the one before. One that says that its image is on disk is so itself.

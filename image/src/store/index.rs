@@ -158,6 +158,17 @@ impl Index {
         self.layers.insert(layer.record().chain.clone(), layer.downgrade());
     }
 
+    /// Makes a layer unknown, though images still hold it.
+    pub(super) fn forget_layer(&mut self, chain: &Digest) -> Option<Layer> {
+        self.layers.remove(chain)?.upgrade()
+    }
+
+    /// Tells whether an image holds this very layer.
+    pub(super) fn uses(&self, layer: &Layer) -> bool {
+        let name = &layer.record().name;
+        self.images.values().any(|entry| entry.layers.iter().any(|held| held.record().name == *name))
+    }
+
     /// Returns what all layers use.
     pub(super) fn layer_records(&self) -> Vec<LayerRecord> {
         self.layers.values().filter_map(WeakLayer::upgrade).map(|layer| layer.record().clone()).collect()

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use serde::{Deserialize, Serialize};
 
+use super::disk::Disk;
 use super::trash::Trash;
 use crate::Digest;
 use crate::unpack::Name;
@@ -25,6 +26,9 @@ pub(crate) struct LayerRecord {
     pub(crate) inodes: u64,
     /// Whether nothing of the layers below shows through its root. Overlayfs does not look at the mark there.
     pub(crate) opaque: bool,
+    /// Bytes of its uncompressed archive, if that can be made again: older records do not say so.
+    #[serde(default)]
+    pub(crate) archive_bytes: Option<u64>,
 }
 
 /// A layer. Its directory stays in place while a handle lives; one that no image holds goes with the last.
@@ -51,6 +55,11 @@ impl Layer {
     /// Returns what is known of it.
     pub(crate) fn record(&self) -> &LayerRecord {
         &self.0.record
+    }
+
+    /// Returns where its skeleton is.
+    pub(super) fn skeleton(&self) -> &Path {
+        &self.0.directory.skeleton
     }
 
     /// Returns the directories whose metadata must still come from below.
@@ -80,27 +89,34 @@ impl WeakLayer {
     }
 }
 
-/// The directory of a layer. Dropped, it goes to the trash, unless it is kept.
+/// The directory of a layer, and its skeleton beside it. Dropped, it goes to the trash, unless it is kept.
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
+    skeleton: PathBuf,
     trash: Trash,
     kept: AtomicBool,
 }
 
 impl Directory {
     /// Takes the directory of a layer that is being unpacked.
-    pub(super) fn fresh(path: PathBuf, trash: Trash) -> Self {
-        Self { path, trash, kept: AtomicBool::new(false) }
+    pub(super) fn fresh(disk: &Disk, name: &str, trash: Trash) -> Self {
+        Self { path: disk.layer(name), skeleton: disk.skeleton(name), trash, kept: AtomicBool::new(false) }
     }
 
     /// Takes the directory of a layer that an image on disk names.
-    pub(super) fn kept(path: PathBuf, trash: Trash) -> Self {
-        Self { path, trash, kept: AtomicBool::new(true) }
+    pub(super) fn kept(disk: &Disk, name: &str, trash: Trash) -> Self {
+        let directory = Self::fresh(disk, name, trash);
+        directory.kept.store(true, Ordering::Release);
+        directory
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(super) fn skeleton(&self) -> &Path {
+        &self.skeleton
     }
 }
 
@@ -109,6 +125,8 @@ impl Drop for Directory {
         if *self.kept.get_mut() {
             return;
         }
+        // What is left of it goes at the next start.
+        drop(std::fs::remove_file(&self.skeleton));
         if let Err(e) = self.trash.take(&self.path) {
             tracing::warn!(path = %self.path.display(), error = %e, "an unused layer stays until the next start");
         }

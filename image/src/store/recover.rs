@@ -70,7 +70,7 @@ fn void(record: &Record, boot_id: &str, layers: &[String]) -> Option<&'static st
 fn load(index: &Index, disk: &Disk, trash: &Trash, record: Record) -> Entry {
     let layers = record.layers.into_iter().map(|layer| {
         index.layer(&layer.chain).filter(|known| known.record().name == layer.name).unwrap_or_else(|| {
-            let directory = Directory::kept(disk.layer(&layer.name), trash.clone());
+            let directory = Directory::kept(disk, &layer.name, trash.clone());
             Layer::new(layer, directory, Vec::new())
         })
     });
@@ -86,5 +86,6 @@ fn discard_unnamed(index: &Index, disk: &Disk, trash: &Trash, names: &[String]) 
         let path = disk.layer(name);
         trash.take(&path).map_err(|e| Error::store("remove", path, e))?;
     }
+    disk.sweep_skeletons(&known.into_iter().map(|layer| layer.name).collect())?;
     disk.sweep(index.entries().map(|entry| &*entry.image))
 }

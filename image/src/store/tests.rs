@@ -3,6 +3,7 @@
 mod images;
 mod layers;
 mod reading;
+mod rebuilding;
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -73,7 +74,8 @@ impl Fixture {
         self.store.0.trash.wait();
         assert_eq!(names(&self.data.path().join("layers/.trash")), BTreeSet::new());
         let mut names = names(&self.data.path().join("layers"));
-        assert!(names.remove(".trash") && names.remove("0"));
+        assert!(names.remove(".trash") && names.remove(".skeletons") && names.remove("0"));
+        assert_eq!(self::names(&self.data.path().join("layers/.skeletons")), names);
         names
     }
 
@@ -108,7 +110,7 @@ fn new_image(name: &str, layers: Vec<Layer>) -> NewImage {
     let manifest = Bytes::from(format!("{{\"manifest of\":\"{chain}\"}}"));
     let manifest_digest = Digest::sha256(&manifest);
     NewImage {
-        name: name.parse().unwrap(),
+        names: vec![name.parse().unwrap()],
         digests: vec![manifest_digest.clone()],
         manifest,
         manifest_digest,

@@ -1,5 +1,8 @@
 //! The daemon's end of an unpacking process.
 
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -11,7 +14,7 @@ use tokio::runtime::Handle;
 use super::layer::{Directory, Layer, LayerRecord};
 use super::{Claim, LayerExpectation, Unpacker};
 use crate::Error;
-use crate::unpack::{MAX_REPORT_BYTES, Order, Report, Unpacked};
+use crate::unpack::{MAX_REPORT_BYTES, Order, Report, Unpacked, mark_opaque};
 
 /// How much the pipe to the process holds, so that neither waits for the other's every step.
 const PIPE_BYTES: usize = 512 << 10;
@@ -38,7 +41,9 @@ impl LayerWriter {
         claim: Claim,
     ) -> Result<Self, Error> {
         let failed = |e| Error::store("start the unpacking process", &unpacker.program, e);
-        let mut child = spawn(unpacker, directory.path()).map_err(failed)?;
+        let skeleton = directory.skeleton();
+        let skeleton = File::create_new(skeleton).map_err(|e| Error::store("make", skeleton, e))?;
+        let mut child = spawn(unpacker, directory.path(), skeleton).map_err(failed)?;
         let missing = || failed(std::io::ErrorKind::BrokenPipe.into());
         let input = child.stdin.take().ok_or_else(missing)?;
         let output = child.stdout.take().ok_or_else(missing)?;
@@ -97,15 +102,22 @@ impl Running {
             return Err(self.silent());
         };
         drop(child);
+        let (directory, unpacked, skeleton_bytes) = super::blocking(move || {
+            let bytes = complete(&directory, &unpacked)?;
+            Ok((directory, unpacked, bytes))
+        })
+        .await?;
         let name = directory.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
         let implied = unpacked.implied().collect();
+        let opaque = unpacked.opaque().any(|name| name.is_root());
         let record = LayerRecord {
             chain: self.expected.chain,
             diff_id: unpacked.diff_id,
             name,
-            bytes: unpacked.bytes,
-            inodes: unpacked.inodes,
-            opaque: unpacked.opaque,
+            bytes: unpacked.bytes.saturating_add(skeleton_bytes),
+            inodes: unpacked.inodes.saturating_add(1),
+            opaque,
+            archive_bytes: Some(unpacked.archive_bytes),
         };
         Ok(self.claim.settle(Layer::new(record, directory, implied)))
     }
@@ -140,13 +152,27 @@ impl Running {
     }
 }
 
-fn spawn(unpacker: &Unpacker, directory: &Path) -> std::io::Result<Child> {
+/// Does what the process may not: sets overlayfs's marks. Returns the size of the skeleton on disk.
+fn complete(directory: &Directory, unpacked: &Unpacked) -> Result<u64, Error> {
+    let path = directory.path();
+    let layer = File::open(path).map_err(|e| Error::store("open", path, e))?;
+    for name in unpacked.opaque() {
+        mark_opaque(layer.as_fd(), &name).map_err(|e| Error::store("mark a directory of", path, e.into()))?;
+    }
+    let skeleton = directory.skeleton();
+    let found = skeleton.symlink_metadata().map_err(|e| Error::store("look at", skeleton, e))?;
+    Ok(found.blocks() * 512)
+}
+
+/// The process has the skeleton for its standard error: that takes no privileged step between fork and execve.
+fn spawn(unpacker: &Unpacker, directory: &Path, skeleton: File) -> std::io::Result<Child> {
     Command::new(&unpacker.program)
         .args(&unpacker.args)
         .current_dir(directory)
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        .stderr(skeleton)
         .kill_on_drop(true)
         .spawn()
 }

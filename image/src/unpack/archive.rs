@@ -10,6 +10,7 @@ use std::io::{self, BufRead};
 use super::failure::{Failure, shown};
 use super::header::{BLOCK, Header};
 use super::pax::{self, Extended, Time};
+use super::skeleton::Skeleton;
 
 /// The longest extended header.
 const MAX_EXTENDED_BYTES: u64 = 1 << 20;
@@ -41,19 +42,33 @@ pub(super) enum Kind {
 /// The archive. [`Archive::next`] gives an entry, [`Archive::data`] and [`Archive::consume`] its data.
 pub(super) struct Archive<R> {
     input: R,
+    skeleton: Option<Skeleton>,
     offset: u64,
     data: u64,
     padding: u64,
 }
 
 impl<R: BufRead> Archive<R> {
-    pub(super) fn new(input: R) -> Self {
-        Self { input, offset: 0, data: 0, padding: 0 }
+    /// Reads `input`. Everything but the data that [`Archive::keep`] is told of goes to the skeleton.
+    pub(super) fn new(input: R, skeleton: Option<Skeleton>) -> Self {
+        Self { input, skeleton, offset: 0, data: 0, padding: 0 }
     }
 
-    /// Returns the stream, for what it knows when it has ended.
-    pub(super) fn into_input(self) -> R {
-        self.input
+    /// Returns the stream, for what it knows when it has ended, once the skeleton is whole.
+    pub(super) fn finish(self) -> Result<R, Failure> {
+        self.skeleton.map_or(Ok(()), |skeleton| skeleton.finish(self.offset)).map_err(failed())?;
+        Ok(self.input)
+    }
+
+    /// Returns how many bytes were read.
+    pub(super) fn bytes(&self) -> u64 {
+        self.offset
+    }
+
+    /// Says that the data of the entry, none of which was read yet, will be found in the file `name` of the layer.
+    pub(super) fn keep(&mut self, name: &[u8]) -> Result<(), Failure> {
+        let Some(skeleton) = &mut self.skeleton else { return Ok(()) };
+        skeleton.content(name, self.data).map_err(failed())
     }
 
     /// Returns the next entry, after what is left of the one before. None: the end, with nothing behind it.
@@ -167,23 +182,32 @@ impl<R: BufRead> Archive<R> {
             let piece = self.data()?;
             let length = piece.len();
             if length == 0 {
-                return Ok(data);
+                break;
             }
             data.extend_from_slice(piece);
             self.consume(length);
         }
+        self.record(&data)?;
+        Ok(data)
+    }
+
+    fn record(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.skeleton.as_mut().map_or(Ok(()), |skeleton| skeleton.raw(bytes)).map_err(failed())
     }
 
     fn skip(&mut self) -> Result<(), Failure> {
         self.data += self.padding;
         self.padding = 0;
-        loop {
-            let length = self.data()?.len();
-            if length == 0 {
-                return Ok(());
+        while self.data > 0 {
+            let buffer = self.input.fill_buf().map_err(Failure::Input)?;
+            if buffer.is_empty() {
+                return Err(Failure::Input(io::ErrorKind::UnexpectedEof.into()));
             }
+            let length = usize::try_from(self.data).unwrap_or(usize::MAX).min(buffer.len());
+            self.skeleton.as_mut().map_or(Ok(()), |s| s.raw(&buffer[..length])).map_err(failed())?;
             self.consume(length);
         }
+        Ok(())
     }
 
     /// Reads a block. False: the stream ended in good order before it.
@@ -203,6 +227,7 @@ impl<R: BufRead> Archive<R> {
             filled += length;
         }
         self.offset += BLOCK as u64;
+        self.record(block)?;
         Ok(true)
     }
 
@@ -218,10 +243,15 @@ impl<R: BufRead> Archive<R> {
                 let place = format!("byte {} and on", self.offset);
                 return Err(Failure::refused(place, "data follows the end of the archive"));
             }
+            self.skeleton.as_mut().map_or(Ok(()), |s| s.raw(buffer)).map_err(failed())?;
             self.input.consume(length);
             self.offset += length as u64;
         }
     }
+}
+
+fn failed<E: Into<io::Error>>() -> impl FnOnce(E) -> Failure {
+    Failure::write("keep the headers of", b"")
 }
 
 fn refused_kind(name: &[u8], kind: u8) -> Failure {

@@ -2,7 +2,7 @@
 //!
 //! What a layer may hold: files, directories, symbolic and hard links, fifos. Owner, mode (setuid too), times,
 //! `user.` attributes and file capabilities are kept; every other attribute is dropped, above all overlayfs's own.
-//! Whiteouts become character devices 0:0 and opaque marks, `.wh.` names are never made. Device nodes below a
+//! Whiteouts become character devices 0:0 and marks that the store sets, `.wh.` names are never made. Device nodes below a
 //! directory named `dev` are left out and counted, because images do carry them and a container gets its own;
 //! anywhere else they are refused. Follows the OCI image spec, `layer.md`, and the kernel's `overlayfs.rst`.
 
@@ -20,9 +20,9 @@ use super::deferred::Deferred;
 use super::failure::{Failure, shown};
 use super::limits::Limits;
 use super::name::Name;
-use super::tree::{self, Directory, Tree};
+use super::tree::{self, Directory, Marked, Tree};
 
-const WHITEOUT: &[u8] = b".wh.";
+pub(super) const WHITEOUT: &[u8] = b".wh.";
 const WHITEOUT_META: &[u8] = b".wh..wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
@@ -44,10 +44,10 @@ pub(super) struct Written {
     pub(super) inodes: u64,
     /// Device nodes left out.
     pub(super) skipped: u64,
-    /// Directories that no entry described, the root among them.
-    pub(super) implied: Vec<Vec<u8>>,
-    /// Whether nothing of the layers below shows.
-    pub(super) opaque: bool,
+    /// Bytes of the archive.
+    pub(super) archive_bytes: u64,
+    /// What is left to do with directories, the root among them.
+    pub(super) marked: Marked,
 }
 
 impl<'a> Layer<'a> {
@@ -77,7 +77,8 @@ impl<'a> Layer<'a> {
         self.deferred.apply(self.tree.root())?;
         self.written.inodes += self.tree.made();
         self.written.bytes += self.tree.made() * BLOCK;
-        (self.written.opaque, self.written.implied) = self.tree.finish();
+        self.written.marked = self.tree.finish();
+        self.written.archive_bytes = archive.bytes();
         Ok(self.written)
     }
 
@@ -142,6 +143,7 @@ impl<'a> Layer<'a> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(entry.mode);
         let file = self.make(place, "create", || openat(&place.parent, place.base, flags, mode))?;
+        archive.keep(place.name)?;
         loop {
             let data = archive.data()?;
             if data.is_empty() {
@@ -302,16 +304,20 @@ fn is_reserved(component: &[u8]) -> bool {
 /// Sets the attributes that a layer may bring.
 fn set_xattrs(file: &OwnedFd, name: &[u8], entry: &Entry) -> Result<(), Failure> {
     for (key, value) in &entry.xattrs {
-        let kept = match &key[..] {
-            b"security.capability" => is_capability(value),
-            _ => key.starts_with(b"user.") && !key.starts_with(b"user.overlay."),
-        };
-        if kept {
+        if is_kept(key, value) {
             fsetxattr(file, &key[..], value, XattrFlags::empty())
                 .map_err(Failure::write("set an extended attribute of", name))?;
         }
     }
     Ok(())
+}
+
+/// Tells whether a layer may bring this attribute.
+pub(super) fn is_kept(key: &[u8], value: &[u8]) -> bool {
+    match key {
+        b"security.capability" => is_capability(value),
+        _ => key.starts_with(b"user.") && !key.starts_with(b"user.overlay."),
+    }
 }
 
 /// Tells whether this is a file capability of version 2 or 3: version and flags, two or three more words.

@@ -48,10 +48,12 @@ pub(crate) struct Unpacked {
     pub(crate) inodes: u64,
     /// Device nodes left out.
     pub(crate) skipped: u64,
-    /// Whether nothing of the layers below shows.
-    pub(crate) opaque: bool,
+    /// Bytes of the uncompressed archive.
+    pub(crate) archive_bytes: u64,
     /// Directories that no entry described; each byte of a name as the character of that number.
     implied: Vec<String>,
+    /// Directories that hide what the layers below have in them, in the same form.
+    opaque: Vec<String>,
 }
 
 impl Order {
@@ -78,12 +80,9 @@ impl Report {
                 bytes: written.bytes,
                 inodes: written.inodes,
                 skipped: written.skipped,
-                opaque: written.opaque,
-                implied: written
-                    .implied
-                    .iter()
-                    .map(|n| n.iter().copied().map(char::from).collect())
-                    .collect(),
+                archive_bytes: written.archive_bytes,
+                implied: texts(&written.marked.implied),
+                opaque: texts(&written.marked.opaque),
             }),
             Err(e @ Failure::Write { .. }) => Self::Failed(chain(&e)),
             Err(e) => Self::Refused(chain(&e)),
@@ -101,15 +100,28 @@ impl Report {
 impl Unpacked {
     /// Returns the directories that no entry described, the root among them. Names that are none are passed over.
     pub(crate) fn implied(&self) -> impl Iterator<Item = Name> {
-        self.implied.iter().filter_map(|text| {
-            let bytes: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(c).ok()).collect();
-            Name::parse(&bytes?).ok()
-        })
+        names(&self.implied)
+    }
+
+    /// Returns the directories that hide what the layers below have in them. Names that are none are passed over.
+    pub(crate) fn opaque(&self) -> impl Iterator<Item = Name> {
+        names(&self.opaque)
     }
 }
 
+fn texts(names: &[Vec<u8>]) -> Vec<String> {
+    names.iter().map(|name| name.iter().copied().map(char::from).collect()).collect()
+}
+
+fn names(texts: &[String]) -> impl Iterator<Item = Name> {
+    texts.iter().filter_map(|text| {
+        let bytes: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(c).ok()).collect();
+        Name::parse(&bytes?).ok()
+    })
+}
+
 /// Tells a failure with all its causes.
-fn chain(failure: &Failure) -> String {
+pub(super) fn chain(failure: &Failure) -> String {
     let mut text = failure.to_string();
     let mut source = std::error::Error::source(failure);
     while let Some(cause) = source {

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Cursor;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
@@ -38,7 +39,8 @@ fn unpacking_process() {
     if std::env::var_os("CORTEN_TEST_UNPACK").is_some() {
         // The test harness has begun a line of its own.
         println!();
-        let code = super::main(std::io::stdin(), std::io::stdout());
+        let skeleton = std::io::stderr().as_fd().try_clone_to_owned().unwrap();
+        let code = super::main(std::io::stdin(), std::io::stdout(), skeleton.into());
         std::process::exit(i32::from(code != std::process::ExitCode::SUCCESS));
     }
 }
@@ -52,7 +54,11 @@ fn unpack_with(layer: &Path, archive: &[u8], limits: Limits) -> Result<(Digest, 
     rustix::process::umask(rustix::fs::Mode::empty());
     let mut input = super::Order { diff_id: Digest::sha256(b"") }.to_line().unwrap();
     input.extend_from_slice(archive);
-    super::unpack(File::open(layer).unwrap().into(), Cursor::new(input), limits)
+    let unpacked = super::unpack(File::open(layer).unwrap().into(), Cursor::new(input), limits, None)?;
+    for name in &unpacked.1.marked.opaque {
+        super::mark_opaque(File::open(layer).unwrap().as_fd(), &super::Name::parse(name).unwrap()).unwrap();
+    }
+    Ok(unpacked)
 }
 
 /// Unpacks into a fresh directory and describes the result.

@@ -22,9 +22,9 @@ use super::remove;
 /// How many descriptors of directories are kept.
 const CACHED: usize = 128;
 
-/// How many implied directories the report may hold, and how many bytes their names may have.
-const MAX_IMPLIED: usize = 200_000;
-const MAX_IMPLIED_BYTES: usize = 4 << 20;
+/// How many directories the report may name, and how many bytes their names may have.
+const MAX_MARKED: usize = 200_000;
+const MAX_MARKED_BYTES: usize = 4 << 20;
 
 /// What overlayfs reads as "nothing of the lower layers shows here".
 const OPAQUE: (&str, &[u8]) = ("trusted.overlay.opaque", b"y");
@@ -41,9 +41,18 @@ pub(super) struct Tree {
     last: (Vec<u8>, Directory),
     cache: HashMap<Vec<u8>, Directory>,
     implied: HashSet<Vec<u8>>,
-    implied_bytes: usize,
-    opaque_root: bool,
+    opaque: HashSet<Vec<u8>>,
+    marked_bytes: usize,
     made: u64,
+}
+
+/// The directories that the store has something left to do with.
+#[derive(Debug, Default)]
+pub(super) struct Marked {
+    /// Those that no entry described.
+    pub(super) implied: Vec<Vec<u8>>,
+    /// Those that hide what the layers below have in them. Some may be gone again.
+    pub(super) opaque: Vec<Vec<u8>>,
 }
 
 impl Tree {
@@ -55,8 +64,8 @@ impl Tree {
             root,
             cache: HashMap::new(),
             implied: HashSet::from([Vec::new()]),
-            implied_bytes: 0,
-            opaque_root: false,
+            opaque: HashSet::new(),
+            marked_bytes: 0,
             made: 0,
         }
     }
@@ -70,11 +79,14 @@ impl Tree {
         self.made
     }
 
-    /// Returns whether the root hides the layers below, and the directories that no entry described.
-    pub(super) fn finish(self) -> (bool, Vec<Vec<u8>>) {
-        let mut implied: Vec<_> = self.implied.into_iter().collect();
-        implied.sort_unstable();
-        (self.opaque_root, implied)
+    /// Returns the directories that were marked.
+    pub(super) fn finish(self) -> Marked {
+        let sorted = |names: HashSet<Vec<u8>>| {
+            let mut names: Vec<_> = names.into_iter().collect();
+            names.sort_unstable();
+            names
+        };
+        Marked { implied: sorted(self.implied), opaque: sorted(self.opaque) }
     }
 
     /// Opens a directory of the layer, which is made with its parents when it is missing.
@@ -134,9 +146,8 @@ impl Tree {
 
     /// Hides what the layers below have in a directory.
     pub(super) fn opaque(&mut self, path: &[u8]) -> Result<(), Failure> {
-        let directory = self.directory(path)?;
-        self.opaque_root |= path.is_empty();
-        set_opaque(directory.as_fd()).map_err(Failure::write("make opaque", path))
+        self.directory(path)?;
+        self.hide(path)
     }
 
     /// Opens a path component by component, making what is missing.
@@ -166,10 +177,24 @@ impl Tree {
     fn imply(&mut self, name: &[u8]) -> Result<(), Failure> {
         self.made += 1;
         if self.implied.insert(name.to_vec()) {
-            self.implied_bytes += name.len();
-            if self.implied_bytes > MAX_IMPLIED_BYTES || self.implied.len() > MAX_IMPLIED {
-                return Err(Failure::refused(shown(name), "too many directories have no entry of their own"));
-            }
+            self.count_marked(name)?;
+        }
+        Ok(())
+    }
+
+    /// Only the server may set overlayfs's mark; it learns the name from the report.
+    fn hide(&mut self, name: &[u8]) -> Result<(), Failure> {
+        if self.opaque.insert(name.to_vec()) {
+            self.count_marked(name)?;
+        }
+        Ok(())
+    }
+
+    fn count_marked(&mut self, name: &[u8]) -> Result<(), Failure> {
+        self.marked_bytes += name.len();
+        if self.marked_bytes > MAX_MARKED_BYTES || self.implied.len() + self.opaque.len() > MAX_MARKED {
+            let reason = "too many directories are opaque or have no entry of their own";
+            return Err(Failure::refused(shown(name), reason));
         }
         Ok(())
     }
@@ -192,10 +217,10 @@ impl Tree {
     fn replace(&mut self, parent: &Directory, base: &[u8], name: &[u8]) -> Result<OwnedFd, Failure> {
         self.implied.remove(name);
         self.made += 1;
+        self.hide(name)?;
         unlinkat(parent, base, AtFlags::empty())
             .and_then(|()| mkdirat(parent, base, Mode::from_raw_mode(0o755)))
             .and_then(|()| openat(parent, base, DIRECTORY, Mode::empty()))
-            .and_then(|directory| set_opaque(directory.as_fd()).map(|()| directory))
             .map_err(Failure::write("replace with a directory", name))
     }
 }
@@ -233,6 +258,12 @@ fn is_directory(parent: &Directory, base: &[u8]) -> bool {
         .is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::Directory)
 }
 
-fn set_opaque(directory: BorrowedFd<'_>) -> rustix::io::Result<()> {
-    fsetxattr(directory, OPAQUE.0, OPAQUE.1, XattrFlags::empty())
+/// Marks the directory at `name` below `layer` for overlayfs, which then shows nothing of the layers below in it.
+/// What is no directory any more needs no mark.
+pub(crate) fn mark_opaque(layer: BorrowedFd<'_>, name: &Name) -> rustix::io::Result<()> {
+    match open_directory(layer, name.as_bytes()) {
+        Ok(directory) => fsetxattr(directory, OPAQUE.0, OPAQUE.1, XattrFlags::empty()),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
+        Err(e) => Err(e),
+    }
 }

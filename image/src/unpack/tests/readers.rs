@@ -13,7 +13,7 @@ use super::tar::{Item, Tar, record, seal};
 type Listing = Vec<(Vec<u8>, Vec<u8>, u8, Vec<u8>)>;
 
 fn ours(archive: &[u8]) -> Option<Listing> {
-    let mut archive = Archive::new(archive);
+    let mut archive = Archive::new(archive, None);
     let mut listing = Listing::new();
     while let Some(entry) = archive.next().ok()? {
         let (kind, link) = match entry.kind {

@@ -53,7 +53,7 @@ fn the_root_takes_its_metadata_from_its_entry() {
     let root = Item::new(b'5', "./").mode(0o701).owner(3, 4).mtime(77);
     let (_, written) = unpack(layer.path(), &Tar::new().item(&root).file("f", "").end()).unwrap();
     assert_eq!(super::describe_one(layer.path()), "dir 0701 3:4 77.000000000");
-    assert!(written.implied.is_empty());
+    assert!(written.marked.implied.is_empty());
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn implied_directories_are_made_and_reported() {
     let (found, written) = unpacked(&Tar::new().file("a/b/f", "").dir("a").file("/c//d/./g", "").end());
     assert!(found["a/b"].starts_with("dir 0755 0:0 "));
     assert!(found.contains_key("c/d/g"));
-    assert_eq!(written.implied, [&b""[..], b"a/b", b"c", b"c/d"]);
+    assert_eq!(written.marked.implied, [&b""[..], b"a/b", b"c", b"c/d"]);
     assert_eq!(written.inodes, 6);
 }
 
@@ -169,7 +169,7 @@ fn an_opaque_directory() {
     assert!(found.contains_key("d/f"));
     let (found, written) = unpacked(&Tar::new().item(&whiteout(".wh..wh..opq")).file("f", "").end());
     assert_eq!(found.len(), 1);
-    assert!(written.opaque);
+    assert_eq!(written.marked.opaque, [b""]);
 }
 
 #[test]

@@ -1,0 +1,66 @@
+//! Images on their way out of the node.
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::{Layer, Store, blocking};
+use crate::{Digest, Error, ImageId};
+
+/// An image that leaves the node. Its layers stay in place while this lives.
+#[derive(Debug)]
+pub struct Export {
+    /// The id, which is the digest of the configuration.
+    pub id: ImageId,
+    /// Its names with a tag.
+    pub tags: Vec<String>,
+    /// The configuration, byte for byte.
+    pub config: Bytes,
+    /// The layers, the lowest first.
+    pub layers: Vec<ExportedLayer>,
+    store: Store,
+    handles: Vec<Layer>,
+}
+
+/// A layer of an image that leaves the node.
+#[derive(Clone, Debug)]
+pub struct ExportedLayer {
+    /// The digest of the uncompressed archive.
+    pub diff_id: Digest,
+    /// How long that is.
+    pub bytes: u64,
+}
+
+impl Store {
+    /// Gets ready to give an image away. What its layers were compressed to is not kept; their archives are made
+    /// again, byte by byte.
+    pub(crate) async fn export(&self, name: &str) -> Result<Export, Error> {
+        let entry = self.0.index().find(name).cloned();
+        let entry = entry.ok_or_else(|| Error::Unknown { name: name.to_owned() })?;
+        let layers = entry.layers.iter().map(|layer| {
+            let record = layer.record();
+            let bytes = record.archive_bytes.ok_or_else(|| Error::Unsupported {
+                what: format!("export of layer {}", record.diff_id),
+                reason: "it was pulled by an earlier version: remove the image and pull it again".to_owned(),
+            })?;
+            Ok(ExportedLayer { diff_id: record.diff_id.clone(), bytes })
+        });
+        let layers = layers.collect::<Result<_, Error>>()?;
+        let (shared, image) = (self.0.clone(), entry.image.clone());
+        let config = blocking(move || shared.disk.read_config(&image)).await?;
+        Ok(Export {
+            id: entry.image.id.clone(),
+            tags: entry.image.repo_tags.clone(),
+            config: config.into(),
+            layers,
+            store: self.clone(),
+            handles: entry.layers,
+        })
+    }
+}
+
+impl Export {
+    /// Gives the archive of a layer piece by piece. The last item says why it is not the one that was unpacked.
+    pub fn archive(&self, index: usize) -> Option<mpsc::Receiver<Result<Bytes, Error>>> {
+        self.handles.get(index).map(|layer| self.store.archive(layer))
+    }
+}

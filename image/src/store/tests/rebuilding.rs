@@ -1,0 +1,145 @@
+//! Archives made again from layers.
+
+use std::fs;
+
+use super::*;
+use crate::unpack::tests::tar::Item;
+
+async fn archive(fixture: &Fixture, layer: &Layer) -> Result<Vec<u8>, Error> {
+    let mut pieces = fixture.store.archive(layer);
+    let mut whole = Vec::new();
+    while let Some(piece) = pieces.recv().await {
+        whole.extend_from_slice(&piece?);
+    }
+    Ok(whole)
+}
+
+fn everything() -> Tar {
+    let long = "n".repeat(200);
+    Tar::new()
+        .item(&Item::new(b'5', "./").mode(0o701).owner(3, 4))
+        .item(&Item::new(b'0', "d/big").data(vec![b'x'; 700_001]).owner(5, 6))
+        .pax(&[("path", long.as_bytes()), ("SCHILY.xattr.user.note", b"a")])
+        .file("short", "content")
+        .hard_link("hard", "d/big")
+        .symlink("soft", "/etc")
+        .file("empty", "")
+        .item(&Item::new(b'0', "d/.wh.gone").data("whiteouts may have data"))
+        .file("d/.wh..wh..opq", "")
+        .item(&Item::new(b'3', "dev/null"))
+        .item(&Item::new(b'6', "fifo"))
+}
+
+#[tokio::test]
+async fn an_archive_is_made_again_byte_by_byte() {
+    let fixture = Fixture::new().await;
+    let layer = fixture.layer(None, &everything()).await.unwrap();
+    let original = everything().end();
+    assert_eq!(layer.record().archive_bytes, Some(original.len() as u64));
+    assert!(archive(&fixture, &layer).await.unwrap() == original);
+    // An archive may also end without the blocks that end it.
+    for tar in [Tar::new(), Tar::new().file("a", "1")] {
+        let layer = fixture.layer(None, &tar).await.unwrap();
+        assert!(archive(&fixture, &layer).await.unwrap() == tar.end());
+    }
+}
+
+#[tokio::test]
+async fn what_was_changed_is_found() {
+    let fixture = Fixture::new().await;
+    let layer = fixture.layer(None, &everything()).await.unwrap();
+    let file = fixture.data.path().join("layers").join(&layer.record().name).join("d/big");
+    let check = async |reason: &str| {
+        let error = archive(&fixture, &layer).await.unwrap_err().to_string();
+        assert!(error.contains(reason), "{error} should speak of {reason}");
+    };
+    let mut content = fs::read(&file).unwrap();
+    content[400_000] = b'y';
+    fs::write(&file, &content).unwrap();
+    check("its digest is sha256:").await;
+    fs::write(&file, "short").unwrap();
+    check("d/big: its size is another").await;
+    fs::remove_file(&file).unwrap();
+    check("d/big: it is gone").await;
+    std::os::unix::fs::symlink("/etc/passwd", &file).unwrap();
+    check("d/big: it is gone").await;
+    fs::write(layer.skeleton(), "garbage").unwrap();
+    check("").await;
+}
+
+#[tokio::test]
+async fn a_file_that_its_own_layer_replaced_cannot_be_made_again() {
+    let fixture = Fixture::new().await;
+    let layer = fixture.layer(None, &Tar::new().file("f", "1").file("f", "2")).await.unwrap();
+    let error = archive(&fixture, &layer).await.unwrap_err().to_string();
+    assert!(error.contains("its digest is"), "{error}");
+}
+
+#[tokio::test]
+async fn a_layer_is_compared_with_its_archive() {
+    let fixture = Fixture::new().await;
+    let image = fixture.image("docker.io/library/a:1", &[everything(), Tar::new().file("d", "2")]).await;
+    assert_eq!(fixture.store.chains().len(), 2);
+    let chain = &image.layers[0];
+    let root = fixture.data.path().join("layers").join(&fixture.store.layer(chain).unwrap().record().name);
+    let check = async |reason: Option<&str>| {
+        let checked = fixture.store.check(chain).await.unwrap().unwrap();
+        assert_eq!(checked.images, ["docker.io/library/a:1"]);
+        let found = checked.found.err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(
+            reason.map_or(found.is_empty(), |reason| found.contains(reason)),
+            "{found:?}, not {reason:?}"
+        );
+    };
+    check(None).await;
+    let file = root.join("n".repeat(200));
+    let permissions = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
+    fs::set_permissions(&file, permissions(0o4644)).unwrap();
+    check(Some("its mode is another")).await;
+    fs::set_permissions(&file, permissions(0o644)).unwrap();
+    check(None).await;
+    rustix::fs::setxattr(&file, "user.note", b"b", rustix::fs::XattrFlags::empty()).unwrap();
+    check(Some("extended attributes")).await;
+    rustix::fs::setxattr(&file, "user.note", b"a", rustix::fs::XattrFlags::empty()).unwrap();
+    fs::remove_file(root.join("soft")).unwrap();
+    check(Some("soft: it is gone")).await;
+    std::os::unix::fs::symlink("/elsewhere", root.join("soft")).unwrap();
+    check(Some("soft: it leads elsewhere")).await;
+}
+
+#[tokio::test]
+async fn a_layer_that_is_set_aside_comes_anew_for_its_images() {
+    let fixture = Fixture::new().await;
+    let tars = [Tar::new().file("a", "1"), Tar::new().file("b", "2")];
+    let image = fixture.image("docker.io/library/a:1", &tars).await;
+    let lease = fixture.store.lease(&image.id).unwrap();
+    assert!(fixture.store.set_aside(&image.layers[1]).unwrap_err().to_string().contains("containers use it"));
+    drop(lease);
+    // Nothing came: it takes its place again.
+    let (old, users) = fixture.store.set_aside(&image.layers[1]).unwrap();
+    assert!(users.len() == 1 && fixture.store.layer(&image.layers[1]).is_none());
+    fixture.store.settle_repair(&old);
+    assert!(fixture.store.layer(&image.layers[1]).is_some());
+    drop(old);
+    let before = fixture.layer_names();
+    let (old, _) = fixture.store.set_aside(&image.layers[1]).unwrap();
+    fixture.image("docker.io/library/a:1", &tars).await;
+    fixture.store.settle_repair(&old);
+    drop(old);
+    let after = fixture.layer_names();
+    assert_eq!((after.len(), before.intersection(&after).count()), (2, 1));
+    let fixture = fixture.reopen().await;
+    assert_eq!(fixture.layer_names(), after);
+}
+
+#[tokio::test]
+async fn a_tag_moves_from_one_image_to_another() {
+    let fixture = Fixture::new().await;
+    let first = fixture.image("docker.io/library/a:1", &[Tar::new().file("a", "1")]).await;
+    let second = fixture.image("docker.io/library/b:1", &[Tar::new().file("a", "2")]).await;
+    fixture.store.tag("docker.io/library/b:1", "docker.io/library/a:1".parse().unwrap()).await.unwrap();
+    let fixture = fixture.reopen().await;
+    let owner = fixture.store.find("docker.io/library/a:1").unwrap();
+    assert_eq!((&owner.id, owner.repo_tags.len()), (&second.id, 2));
+    assert!(fixture.store.find(&first.id.to_string()).unwrap().repo_tags.is_empty());
+}

@@ -1,0 +1,244 @@
+//! The skeleton of a layer: its archive without the data of its files, from which, together with the files, the
+//! archive can be made again byte by byte.
+//!
+//! It is what lets an image leave the node with its layers' digests, and a layer be checked against its digest. A
+//! zstd stream of pieces, each with a tag: bytes that stand in the archive, the name and size of a file whose content
+//! comes next, and the end with the archive's length.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
+use zstd::stream::read::Decoder;
+use zstd::stream::write::Encoder;
+
+use super::name::Name;
+use super::tree::open_directory;
+
+const RAW: u8 = 0;
+const CONTENT: u8 = 1;
+const END: u8 = 2;
+
+/// The size of a piece of bytes, unless one record of the archive is larger.
+const PIECE: usize = 64 << 10;
+
+/// The longest piece: an extended header with what is gathered before it.
+const MAX_PIECE: u32 = 2 << 20;
+
+/// Headers compress well at any level.
+const LEVEL: i32 = 1;
+
+/// Writes a skeleton while its layer is unpacked.
+pub(super) struct Skeleton {
+    file: Encoder<'static, File>,
+    piece: Vec<u8>,
+}
+
+impl Skeleton {
+    pub(super) fn create(file: File) -> io::Result<Self> {
+        Ok(Self { file: Encoder::new(file, LEVEL)?, piece: Vec::with_capacity(PIECE) })
+    }
+
+    /// Takes bytes of the archive.
+    pub(super) fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        for bytes in bytes.chunks(PIECE) {
+            self.piece.extend_from_slice(bytes);
+            if self.piece.len() >= PIECE {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that the content of a file stands here.
+    pub(super) fn content(&mut self, name: &[u8], size: u64) -> io::Result<()> {
+        if size == 0 {
+            return Ok(());
+        }
+        self.flush()?;
+        let length = u16::try_from(name.len()).map_err(io::Error::other)?;
+        self.file.write_all(&[CONTENT])?;
+        self.file.write_all(&size.to_le_bytes())?;
+        self.file.write_all(&length.to_le_bytes())?;
+        self.file.write_all(name)
+    }
+
+    /// Ends the skeleton of an archive of so many bytes.
+    pub(super) fn finish(mut self, size: u64) -> io::Result<()> {
+        self.flush()?;
+        self.file.write_all(&[END])?;
+        self.file.write_all(&size.to_le_bytes())?;
+        self.file.finish().map(drop)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.piece.is_empty() {
+            return Ok(());
+        }
+        let length = u32::try_from(self.piece.len()).map_err(io::Error::other)?;
+        self.file.write_all(&[RAW])?;
+        self.file.write_all(&length.to_le_bytes())?;
+        self.file.write_all(&self.piece)?;
+        self.piece.clear();
+        Ok(())
+    }
+}
+
+/// Why an archive cannot be made again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unrebuildable {
+    /// A file is not as it was.
+    #[error("{name}: {reason}")]
+    Content {
+        /// The file.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The skeleton is damaged.
+    #[error("its skeleton is damaged: {0}")]
+    Skeleton(&'static str),
+}
+
+/// The archive of a layer, made again from its skeleton and its files. Reads as the archive.
+pub(crate) struct Rebuilt {
+    skeleton: BufReader<Decoder<'static, BufReader<File>>>,
+    root: OwnedFd,
+    buffer: Vec<u8>,
+    taken: usize,
+    content: Option<Content>,
+    bytes: u64,
+    ended: bool,
+}
+
+struct Content {
+    file: File,
+    name: Vec<u8>,
+    left: u64,
+}
+
+impl Rebuilt {
+    /// Opens the archive of the layer in the directory `root`.
+    pub(crate) fn open(skeleton: File, root: OwnedFd) -> io::Result<Self> {
+        let mut skeleton = Decoder::new(skeleton)?;
+        skeleton.window_log_max(23)?;
+        Ok(Self {
+            skeleton: BufReader::with_capacity(PIECE, skeleton),
+            root,
+            buffer: Vec::new(),
+            taken: 0,
+            content: None,
+            bytes: 0,
+            ended: false,
+        })
+    }
+
+    /// Fills the empty buffer with what comes next.
+    fn fill(&mut self) -> io::Result<()> {
+        self.taken = 0;
+        self.buffer.clear();
+        if let Some(content) = &mut self.content {
+            let wanted = content.left.min(PIECE as u64 * 4);
+            (&mut content.file).take(wanted).read_to_end(&mut self.buffer)?;
+            if self.buffer.len() as u64 != wanted {
+                return Err(content_error(&content.name, "it is shorter than it was"));
+            }
+            content.left -= wanted;
+            if content.left == 0 {
+                self.content = None;
+            }
+        }
+        while self.buffer.is_empty() && self.content.is_none() && !self.ended {
+            self.piece()?;
+        }
+        if self.buffer.is_empty() && self.content.is_some() {
+            return self.fill();
+        }
+        self.bytes += self.buffer.len() as u64;
+        Ok(())
+    }
+
+    fn piece(&mut self) -> io::Result<()> {
+        match u8::from_le_bytes(self.number()?) {
+            RAW => {
+                let length = u32::from_le_bytes(self.number()?);
+                if length > MAX_PIECE {
+                    return Err(skeleton_error("a piece is too long"));
+                }
+                let read = (&mut self.skeleton).take(length.into()).read_to_end(&mut self.buffer)?;
+                if read as u64 != u64::from(length) {
+                    return Err(skeleton_error("it ends early"));
+                }
+            }
+            CONTENT => {
+                let size = u64::from_le_bytes(self.number()?);
+                let mut name = vec![0; u16::from_le_bytes(self.number()?).into()];
+                self.skeleton.read_exact(&mut name)?;
+                let file = open_file(self.root.as_fd(), &name, size)?;
+                self.content = (size > 0).then_some(Content { file, name, left: size });
+            }
+            END => {
+                if u64::from_le_bytes(self.number()?) != self.bytes {
+                    return Err(skeleton_error("its length is another"));
+                }
+                self.ended = true;
+            }
+            _ => return Err(skeleton_error("an unknown piece")),
+        }
+        Ok(())
+    }
+
+    fn number<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.skeleton.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+impl Read for Rebuilt {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.fill_buf()?.read(buffer)?;
+        self.consume(length);
+        Ok(length)
+    }
+}
+
+impl BufRead for Rebuilt {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.taken == self.buffer.len() && !self.ended {
+            self.fill()?;
+        }
+        Ok(&self.buffer[self.taken..])
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.taken += bytes;
+    }
+}
+
+/// Opens a regular file of the layer that has this size.
+fn open_file(root: BorrowedFd<'_>, name: &[u8], size: u64) -> io::Result<File> {
+    let parsed = Name::parse(name).map_err(skeleton_error)?;
+    let (parent, base) = parsed.split();
+    let missing = |_| content_error(name, "it is gone");
+    let parent = open_directory(root, parent).map_err(missing)?;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = openat(&parent, base, flags, Mode::empty()).map_err(missing)?;
+    let found = fstat(&file)?;
+    if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
+        return Err(content_error(name, "it is no file any more"));
+    }
+    if u64::try_from(found.st_size).ok() != Some(size) {
+        return Err(content_error(name, "its size is another"));
+    }
+    Ok(file.into())
+}
+
+fn content_error(name: &[u8], reason: &'static str) -> io::Error {
+    io::Error::other(Unrebuildable::Content { name: super::failure::shown(name), reason })
+}
+
+fn skeleton_error(reason: &'static str) -> io::Error {
+    io::Error::other(Unrebuildable::Skeleton(reason))
+}
