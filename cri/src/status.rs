@@ -50,6 +50,9 @@ fn image_status(error: &image::Error, text: String) -> Status {
         image::Error::RegistryUnavailable { .. } => {
             status(Code::Unknown, format!("RegistryUnavailable: {text}"))
         }
+        image::Error::SignatureRefused { .. } => {
+            status(Code::Unknown, format!("SignatureValidationFailed: {text}"))
+        }
         other => status(image_code(other), text),
     }
 }
@@ -110,7 +113,9 @@ fn image_code(error: &image::Error) -> Code {
         | image::Error::Unsupported { .. } => Code::FailedPrecondition,
         image::Error::NotFound { .. } | image::Error::Unknown { .. } => Code::NotFound,
         image::Error::Refused { status: 429, .. } => Code::ResourceExhausted,
-        image::Error::Refused { .. } | image::Error::RegistryUnavailable { .. } => Code::Unknown,
+        image::Error::Refused { .. }
+        | image::Error::RegistryUnavailable { .. }
+        | image::Error::SignatureRefused { .. } => Code::Unknown,
         image::Error::Store { source, .. } => io_code(source),
         image::Error::Tls { .. } => Code::FailedPrecondition,
         image::Error::TooLarge { .. } => Code::ResourceExhausted,

@@ -24,9 +24,15 @@ pub struct Config {
     /// request brings no credentials of its own, and for mirrors, which a request's credentials never go to.
     /// Docker's config.json has this form, too. Credential helpers that it names are executed.
     pub auth_file: Option<PathBuf>,
-    /// The signature policy, in the format of containers-policy.json(5). Without one every image is accepted. Not
-    /// supported yet: it must be left out.
+    /// The signature policy, in the format of containers-policy.json(5), of which insecureAcceptAnything, reject and
+    /// sigstoreSigned with keys are understood, and everything else refuses. Without one every image is accepted. It
+    /// is read again for each pull.
     pub policy: Option<PathBuf>,
+    /// The directory with the settings of containers-registries.d(5): signatures are looked for in the registry of
+    /// an image where these say `use-sigstore-attachments: true`.
+    pub registries_d: PathBuf,
+    /// After how many seconds without a further 64 KiB a download is begun anew, or its host given up.
+    pub stall_timeout_seconds: u64,
     /// How many images are pulled at the same time; further pulls wait for their turn.
     pub max_parallel_pulls: usize,
     /// How many layers of one image are downloaded and unpacked at the same time.
@@ -43,6 +49,8 @@ impl Default for Config {
             hosts_dir: None,
             auth_file: None,
             policy: None,
+            registries_d: PathBuf::from("/etc/containers/registries.d"),
+            stall_timeout_seconds: 60,
             max_parallel_pulls: 4,
             max_parallel_layers: 3,
             pinned: Vec::new(),

@@ -117,6 +117,14 @@ pub enum Error {
         /// What happened there last.
         reason: String,
     },
+    /// The signature policy does not accept the image.
+    #[error("signature policy refuses {reference}: {reason}")]
+    SignatureRefused {
+        /// The image asked for.
+        reference: String,
+        /// What is missing or wrong, and which file asks for it.
+        reason: String,
+    },
     /// Content is longer or shorter than its descriptor says.
     #[error("{what}: size is {found} bytes, expected {expected}")]
     SizeMismatch {

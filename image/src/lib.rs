@@ -16,6 +16,7 @@ mod pull;
 mod reference;
 mod registry;
 mod store;
+mod trust;
 pub mod unpack;
 
 use std::path::Path;
@@ -48,12 +49,8 @@ pub struct Images {
 impl Images {
     /// Opens the store under `data`, recovers it, and makes ready to pull.
     pub async fn open(config: Config, data: &Path, unpacker: Unpacker) -> Result<Self, Error> {
-        if config.policy.is_some() {
-            let reason = "leave the setting out".to_owned();
-            return Err(Error::Unsupported { what: "image.policy".to_owned(), reason });
-        }
         let store = Store::open(data, unpacker, &config.pinned).await?;
-        let puller = Arc::new(Puller::open(&config, Patience::default(), store.clone())?);
+        let puller = Arc::new(Puller::open(&config, Patience::of(&config), store.clone())?);
         Ok(Self { store, puller })
     }
 

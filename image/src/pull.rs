@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::registry::platform;
 use crate::registry::{Patience, Registries};
 use crate::store::{NewImage, Store};
+use crate::trust::Trust;
 use crate::{Config, Credentials, Error, ImageId, LayerProgress, Phase, Progress, Reference};
 use resolve::Resolved;
 
@@ -28,6 +29,7 @@ type Outcome = BoxFuture<'static, Result<ImageId, Error>>;
 pub(crate) struct Puller {
     store: Store,
     registries: Registries,
+    trust: Trust,
     machine: platform::Host,
     turns: Semaphore,
     parallel_layers: usize,
@@ -66,6 +68,7 @@ impl Puller {
         Ok(Self {
             store,
             registries: Registries::open(config, patience)?,
+            trust: Trust::open(config)?,
             machine: platform::Host::detect(),
             turns: Semaphore::new(config.max_parallel_pulls.max(1)),
             parallel_layers: config.max_parallel_layers.max(1),
@@ -131,8 +134,12 @@ impl Puller {
         board: &Board,
     ) -> Result<ImageId, Error> {
         show(board, |progress| progress.phase = Phase::Resolving);
+        let demands = self.trust.demands(name)?;
         let hosts = self.registries.hosts(name, credentials).await?;
         let resolved = self.resolve(&hosts).await?;
+        if let Some(demands) = demands {
+            demands.check(&resolved.host, &resolved.digests).await?;
+        }
         let layers = resolved.manifest.layers.iter().map(|layer| LayerProgress {
             digest: layer.digest.clone(),
             total_bytes: layer.size_bytes,

@@ -23,6 +23,7 @@ mod hosts;
 pub(crate) mod manifest;
 mod place;
 pub(crate) mod platform;
+mod signatures;
 mod stamp;
 mod tls;
 mod tokens;
@@ -33,6 +34,7 @@ use std::time::Duration;
 
 pub(crate) use client::{Host, Wanted};
 pub(crate) use failure::{Again, Failure};
+pub(crate) use signatures::Signature;
 
 use crate::{Config, Credentials, Error, Reference};
 use access::Access;
@@ -72,6 +74,13 @@ impl Default for Patience {
             longest_pause: Duration::from_secs(30),
             helper: Duration::from_secs(20),
         }
+    }
+}
+
+impl Patience {
+    /// As the configuration says.
+    pub(crate) fn of(config: &Config) -> Self {
+        Self { stall: Duration::from_secs(config.stall_timeout_seconds.max(1)), ..Self::default() }
     }
 }
 

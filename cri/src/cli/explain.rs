@@ -45,6 +45,7 @@ fn text(explanation: &Explanation) -> String {
     for name in &explanation.names {
         text.push_str(&format!("{}\n  ({})\n", name.reference, explanation.why));
         text.push_str(&routes(name));
+        text.push_str(&format!("  signatures: {}\n", name.signatures));
     }
     text
 }

@@ -34,7 +34,7 @@ struct Job {
 /// A transfer that did not come to its end.
 enum Broken {
     /// Another host may do better, and go on with the stream if there is one.
-    Source(Error, Option<Stream>),
+    Source(Error, Option<Box<Stream>>),
     /// The store cannot take it.
     Sink(Error),
 }
@@ -97,12 +97,12 @@ impl Job {
             return Ok(self.done(layer));
         }
         let mut earlier = Vec::new();
-        let mut carried: Option<Stream> = None;
+        let mut carried: Option<Box<Stream>> = None;
         let mut hosts = self.hosts.iter();
         let mut next = hosts.next();
         while let Some(host) = next {
             let stream = match carried.take() {
-                Some(stream) => stream,
+                Some(stream) => *stream,
                 None => match self.store.begin_layer(self.expected.clone()).await? {
                     Begun::Here(layer) => return Ok(self.done(layer)),
                     Begun::Write(writer) => Stream::new(writer, self.descriptor.digest.algorithm()),
@@ -241,7 +241,7 @@ impl Stream {
     /// Leaves what is good so far to another host.
     fn broken(self, error: Error) -> Broken {
         let good = self.writer.is_ok() && !self.spoilt;
-        Broken::Source(error, good.then_some(self))
+        Broken::Source(error, good.then(|| Box::new(self)))
     }
 }
 

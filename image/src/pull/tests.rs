@@ -3,6 +3,7 @@
 mod faults;
 mod hosts;
 mod sharing;
+mod trust;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,19 +32,26 @@ struct Node {
     dir: tempfile::TempDir,
     /// How many directories an empty store has.
     empty: usize,
+    config: crate::Config,
     _config_dir: tempfile::TempDir,
 }
 
 impl Node {
     async fn new(registries_conf: &str) -> Self {
-        let (config_dir, config) = registries(registries_conf);
+        Self::with(registries_conf, |_, _| {}).await
+    }
+
+    /// A node with further settings; their files go into the directory.
+    async fn with(registries_conf: &str, change: impl FnOnce(&std::path::Path, &mut crate::Config)) -> Self {
+        let (config_dir, mut config) = registries(registries_conf);
+        change(config_dir.path(), &mut config);
         let dir = tempfile::tempdir().unwrap();
         let args = ["--exact", UNPACK, "--nocapture", "--quiet"].map(Into::into).to_vec();
         let unpacker = Unpacker { program: std::env::current_exe().unwrap(), args };
         let store = Store::open(dir.path(), unpacker, &[]).await.unwrap();
         let puller = Arc::new(Puller::open(&config, patience(), store.clone()).unwrap());
         let empty = directories(dir.path()).len();
-        Self { images: Images { store, puller }, dir, empty, _config_dir: config_dir }
+        Self { images: Images { store, puller }, dir, empty, config, _config_dir: config_dir }
     }
 
     async fn pull(&self, reference: &str) -> Result<ImageId, Error> {

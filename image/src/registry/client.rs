@@ -191,13 +191,18 @@ impl Host {
 
     /// Fetches the configuration of an image and checks its digest and size.
     pub(crate) async fn config(&self, descriptor: &Descriptor) -> Result<Bytes, Failure> {
-        let what = format!("config {} of {}/{}", descriptor.digest, self.host, self.repository());
-        if descriptor.size_bytes > manifest::MAX_CONFIG_BYTES {
-            let limit = format!("the {} KiB", manifest::MAX_CONFIG_BYTES >> 10);
+        self.small_blob(descriptor, manifest::MAX_CONFIG_BYTES).await
+    }
+
+    /// Fetches a blob that is at most so large, and checks its digest and size.
+    pub(super) async fn small_blob(&self, descriptor: &Descriptor, limit: u64) -> Result<Bytes, Failure> {
+        let what = format!("blob {} of {}/{}", descriptor.digest, self.host, self.repository());
+        if descriptor.size_bytes > limit {
+            let limit = format!("the {} KiB", limit >> 10);
             return Err(Failure::last(Error::TooLarge { what, limit }));
         }
         let blob = self.blob(descriptor, 0).await?;
-        let body = blob.whole(manifest::MAX_CONFIG_BYTES, &what).await?;
+        let body = blob.whole(limit, &what).await?;
         check_size(&what, body.len() as u64, descriptor.size_bytes).map_err(Failure::last)?;
         check_digest(&what, &body, Some(&descriptor.digest)).map_err(Failure::last)?;
         Ok(body)
@@ -231,7 +236,7 @@ impl Host {
     }
 
     /// Asks in each way that may be right until one is.
-    async fn ask(&self, path: &str, headers: HeaderMap, what: &str) -> Result<Response, Failure> {
+    pub(super) async fn ask(&self, path: &str, headers: HeaderMap, what: &str) -> Result<Response, Failure> {
         let mut first = None;
         for security in self.ways() {
             let failure = match self.ask_by(security, path, &headers, what).await {
@@ -303,7 +308,7 @@ impl Host {
         }
     }
 
-    fn body(&self, response: Response) -> Blob {
+    pub(super) fn body(&self, response: Response) -> Blob {
         Blob::new(response, &self.host, self.patience())
     }
 

@@ -3,6 +3,7 @@
 use crate::registry::access::Source;
 use crate::registry::tls::Security;
 use crate::registry::{Host, Patience, Registries};
+use crate::trust::Trust;
 use crate::{Config, Credentials, Error};
 
 /// What a pull of a name would do.
@@ -25,6 +26,8 @@ pub struct Explained {
     pub routes: Vec<Route>,
     /// Why none is.
     pub refused: Option<String>,
+    /// Which signatures it needs.
+    pub signatures: String,
 }
 
 /// One host.
@@ -46,6 +49,7 @@ pub struct Route {
 /// Explains a name under these settings, read anew from the files.
 pub fn explain(config: &Config, text: &str, credentials: Option<&Credentials>) -> Result<Explanation, Error> {
     let registries = Registries::open(config, Patience::default())?;
+    let trust = Trust::open(config)?;
     let (names, why) = registries.conf.current().named(text)?;
     let explained = names.iter().map(|name| {
         let routes = registries.places(name).and_then(|places| {
@@ -66,7 +70,7 @@ pub fn explain(config: &Config, text: &str, credentials: Option<&Credentials>) -
             Ok(routes) => (routes, None),
             Err(error) => (Vec::new(), Some(super::failure::chain(&error))),
         };
-        Explained { reference: name.to_string(), routes, refused }
+        Explained { reference: name.to_string(), routes, refused, signatures: trust.describe(name) }
     });
     Ok(Explanation { names: explained.collect(), why })
 }

@@ -147,7 +147,7 @@ impl Document {
 }
 
 impl Descriptor {
-    fn parse(media_type: String, digest: &str, size: i64) -> Result<Self, String> {
+    pub(super) fn parse(media_type: String, digest: &str, size: i64) -> Result<Self, String> {
         let digest = digest.parse().map_err(|e| format!("digest {:?}: {e}", excerpt(digest)))?;
         let size_bytes = size.try_into().map_err(|_| format!("{digest} has the size {size}"))?;
         Ok(Self { media_type, digest, size_bytes })

@@ -22,6 +22,7 @@ use crate::Digest;
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
+    later: Later,
     seen: Arc<Mutex<Vec<Request>>>,
     task: JoinHandle<()>,
 }
@@ -47,7 +48,36 @@ pub(crate) enum Reply {
     Silent(Vec<u8>),
 }
 
+/// What a server does whose content depends on its port.
+#[derive(Clone, Default)]
+struct Later(Arc<std::sync::OnceLock<Box<Handler>>>);
+
+type Handler = dyn Fn(&Request) -> Reply + Send + Sync;
+
+impl std::fmt::Debug for Later {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Later")
+    }
+}
+
 impl Server {
+    /// Starts a server that answers once [`Server::serve`] was called.
+    pub(crate) async fn start_later() -> Self {
+        let later = Later::default();
+        let shared = later.clone();
+        let answer = move |request: &Request| {
+            shared.0.get().map_or_else(|| Reply::new(503, ""), |serve| serve(request))
+        };
+        let mut server = Self::start(answer).await;
+        server.later = later;
+        server
+    }
+
+    /// Says what a server does that was started without.
+    pub(crate) fn serve(&self, handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) {
+        assert!(self.later.0.set(Box::new(handler)).is_ok(), "it serves already");
+    }
+
     pub(crate) async fn start(handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
         Self::listen(None, handler).await
     }
@@ -82,7 +112,7 @@ impl Server {
                 });
             }
         });
-        Self { address, seen, task }
+        Self { address, later: Later::default(), seen, task }
     }
 
     /// Returns the requests that came so far.

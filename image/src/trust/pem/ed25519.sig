@@ -1,0 +1,2 @@
+GytRyU/V1ezmG7h483gPoR2j4eoPgGPGhqqE6TvB63zlFTwhzWKurEqtCUczBXRRv5BsEovClMLm
+np4gN752Dg==
