@@ -23,6 +23,7 @@ mod hosts;
 pub(crate) mod manifest;
 mod place;
 pub(crate) mod platform;
+mod refusal;
 mod signatures;
 mod stamp;
 mod tls;
