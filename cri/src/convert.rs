@@ -7,6 +7,7 @@
 pub(crate) mod container;
 mod field;
 pub(crate) mod image;
+pub(crate) mod metrics;
 mod mount;
 pub(crate) mod pod;
 mod resources;

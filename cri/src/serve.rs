@@ -89,7 +89,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     if let Some(interval) = watchdog::interval() {
         tokio::spawn(watchdog::feed(interval, config.listen.clone()));
     }
-    let stop = stop(terminate, interrupt);
+    let stop = async {
+        stop(terminate, interrupt).await;
+        pods.end_listening();
+    };
     listener.serve(service::routes(&pods, &config), stop).await?;
     pods.runtime().close().context("end the runtime")?;
     info!("stopped; what runs in pods goes on");

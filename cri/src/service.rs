@@ -1,8 +1,11 @@
 //! The services of the socket: each call is converted, given to the domain, and its answer converted.
 
+mod events;
 mod image;
+mod numbers;
 mod pulls;
 mod runtime;
+mod streams;
 mod verbose;
 
 use ::pod::Pods;

@@ -9,6 +9,7 @@ mod stop;
 mod update;
 pub(crate) mod volumes;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use image::Lease;
@@ -20,10 +21,12 @@ pub(crate) use self::remove::discard;
 
 use crate::config::ContainerConfig;
 use crate::error::{Error, Result};
+use crate::event::{self, EventKind};
 use crate::node::{Node, blocking};
 use crate::record::{ContainerPhase, ContainerRecord, Ending, Records};
 use crate::sandbox::Sandbox;
 use crate::stats::Readings;
+use crate::stats::disk::Layer;
 use crate::status::{ContainerState, ContainerStatus};
 
 /// The reason of a container whose command never ran.
@@ -37,10 +40,16 @@ pub(crate) struct Container {
     pub config: Arc<ContainerConfig>,
     /// Held by what changes the container as a whole: create, update, remove; never by what reads it.
     pub gate: tokio::sync::Mutex<()>,
+    /// Held while it is started: its end is taken in after its start, however short its life.
+    pub starting: tokio::sync::Mutex<()>,
     /// What is kept between two readings of the statistics.
     pub readings: Readings,
+    /// What its writable layer takes.
+    pub layer: Layer,
     /// Guards the record; never held across an await.
     record: Mutex<ContainerRecord>,
+    /// Whether anybody could have heard of it. Written under the record's lock.
+    is_told: AtomicBool,
     status: watch::Sender<Arc<ContainerStatus>>,
     /// What a command in the container is started with; read from the record when first needed after
     /// a restart.
@@ -60,13 +69,17 @@ pub(crate) struct Template {
 impl Container {
     pub(crate) fn new(record: ContainerRecord, config: Arc<ContainerConfig>, pod: Arc<Sandbox>) -> Self {
         let (status, _) = watch::channel(Arc::new(status_of(&record)));
+        let is_told = AtomicBool::new(record.phase != ContainerPhase::Creating);
         Self {
             id: record.id.clone(),
             pod,
             config,
             gate: tokio::sync::Mutex::default(),
+            starting: tokio::sync::Mutex::default(),
             readings: Readings::default(),
+            layer: Layer::default(),
             record: Mutex::new(record),
+            is_told,
             status,
             template: Mutex::default(),
             leases: Mutex::default(),
@@ -76,6 +89,12 @@ impl Container {
     /// What Status and List show; none while it is half made.
     pub(crate) fn status(&self) -> Option<Arc<ContainerStatus>> {
         (self.phase() != ContainerPhase::Creating).then(|| self.status.borrow().clone())
+    }
+
+    /// The same, waiting for nobody.
+    pub(crate) fn shown(&self) -> Option<Arc<ContainerStatus>> {
+        let status = self.status.borrow().clone();
+        (status.state != ContainerState::Unknown).then_some(status)
     }
 
     pub(crate) fn phase(&self) -> ContainerPhase {
@@ -108,10 +127,22 @@ impl Container {
         let mut record = current.clone();
         change(&mut record);
         records.save_container(&record)?;
+        let happened = event::of_container(&current.phase, &record.phase);
         *current = record;
         // Under the lock, so that nobody finds a new phase and an old status.
         self.status.send_replace(Arc::new(status_of(&current)));
+        if !happened.is_empty() {
+            self.is_told.store(true, Ordering::Relaxed);
+            self.pod.events.tell(happened, &self.id, &self.pod);
+        }
         Ok(())
+    }
+
+    /// Tells that nothing is left of it.
+    pub(crate) fn tell_deleted(&self) {
+        if self.is_told.load(Ordering::Relaxed) {
+            self.pod.events.tell(&[EventKind::Deleted], &self.id, &self.pod);
+        }
     }
 
     pub(crate) fn set_leases(&self, leases: Vec<Lease>) {

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod event;
 pub mod status;
 pub mod stream;
 
@@ -41,8 +42,11 @@ pub use self::error::{Error, Result, chain};
 pub use self::node::Config;
 
 use self::config::{ContainerConfig, PodConfig, PodResources, Resources};
+use self::event::{Listener, Snapshot};
 use self::node::Node;
-use self::status::{ContainerFilter, ContainerStats, ContainerStatus, ExecOutput, PodFilter, PodStatus};
+use self::status::{
+    ContainerFilter, ContainerStats, ContainerStatus, ExecOutput, Metrics, PodFilter, PodStats, PodStatus,
+};
 use self::stream::{Session, Stdio};
 
 /// All pods of the node; cheap to clone.
@@ -59,6 +63,7 @@ impl Pods {
     pub async fn open(config: Config, runtime: Runtime, images: Images, network: Network) -> Result<Self> {
         let node = Arc::new(Node::new(config, runtime, images, network)?);
         node.recover().await?;
+        node.keep_measuring();
         Ok(Self { node })
     }
 
@@ -85,6 +90,23 @@ impl Pods {
     /// What a pod is found to be (PodSandboxStatus).
     pub fn status(&self, id: &str) -> Result<Arc<PodStatus>> {
         self.node.table.pod(id)?.status().ok_or_else(|| Error::pod_not_found(id))
+    }
+
+    /// What a pod and its containers are found to be at one time (PodSandboxStatus).
+    pub fn snapshot(&self, id: &str) -> Result<Snapshot> {
+        let pod = self.node.table.pod(id)?;
+        pod.status().ok_or_else(|| Error::pod_not_found(id))?;
+        Ok(self.node.events.snapshot(&pod))
+    }
+
+    /// Listens to what happens to pods and containers from now on (GetContainerEvents).
+    pub fn listen(&self) -> Listener {
+        self.node.events.listen()
+    }
+
+    /// Ends all listening, since the daemon stops.
+    pub fn end_listening(&self) {
+        self.node.events.close();
     }
 
     /// The pods that the filter picks, the oldest first (ListPodSandbox).
@@ -181,6 +203,21 @@ impl Pods {
     /// What the running containers use that the filter picks (ListContainerStats).
     pub async fn list_container_stats(&self, filter: ContainerFilter) -> Vec<ContainerStats> {
         self.node.list_container_stats(filter).await
+    }
+
+    /// What a pod uses (PodSandboxStats).
+    pub async fn pod_stats(&self, id: &str) -> Result<PodStats> {
+        self.node.pod_stats(id).await
+    }
+
+    /// What the ready pods use that the filter picks (ListPodSandboxStats).
+    pub async fn list_pod_stats(&self, filter: PodFilter) -> Vec<PodStats> {
+        self.node.list_pod_stats(filter).await
+    }
+
+    /// Everything that is counted of the ready pods (ListPodSandboxMetrics).
+    pub async fn list_metrics(&self) -> Metrics {
+        self.node.list_metrics().await
     }
 
     /// The `info` of a verbose PodSandboxStatus.

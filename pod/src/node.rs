@@ -13,10 +13,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{ContainerMetadata, PodMetadata};
 use crate::error::{Error, Result};
+use crate::event::Events;
 use crate::record::{Records, make_private_dir};
 use crate::spec::HostFacts;
 use crate::spec::filter::Filters;
-use crate::stats;
+use crate::stats::disk::Walker;
+use crate::stats::{self, Meters};
 use crate::table::Table;
 use crate::task::Tasks;
 
@@ -83,10 +85,16 @@ pub(crate) struct Node {
     pub images: Images,
     pub network: Network,
     pub records: Records,
-    pub table: Table,
+    pub table: Arc<Table>,
+    /// Where changes of pods and containers are told.
+    pub events: Arc<Events>,
     pub boot_id: String,
     /// Where the file system of the writable layers is mounted.
     pub mountpoint: PathBuf,
+    /// Walks the writable layers.
+    pub walker: Walker,
+    /// How many cgroups are kept open.
+    pub meters: Meters,
     pub host_facts: HostFacts,
     pub filters: Filters,
     pub running_pods: Tasks<PodMetadata, String>,
@@ -108,14 +116,18 @@ impl Node {
             rlimits: config.rlimits.iter().map(|(name, [soft, hard])| (name.clone(), *soft, *hard)).collect(),
             cgroup_v2: runtime.cgroups().layout() == Layout::V2,
         };
+        let table = Arc::new(Table::default());
         Ok(Self {
             records,
             runtime,
             images,
             network,
-            table: Table::default(),
+            events: Arc::new(Events::new(&table)),
+            table,
             boot_id: crate::record::boot_id()?,
             mountpoint: stats::mountpoint(&config.data)?,
+            walker: Walker::new(),
+            meters: Meters::new(),
             host_facts,
             filters: Filters::default(),
             running_pods: Tasks::new("RunPodSandbox"),

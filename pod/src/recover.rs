@@ -69,7 +69,7 @@ impl Node {
         let same_boot = record.boot_id == self.boot_id;
         let phase = record.phase;
         let dir = self.pod_dir(&record.id);
-        let pod = Arc::new(Sandbox::new(record, dir));
+        let pod = Arc::new(Sandbox::new(record, dir, self.events.clone()));
         self.table.insert_pod(pod.clone())?;
         if matches!(phase, PodPhase::Creating | PodPhase::Stopping) && pod.has_network() {
             self.network.settle(&pod.id).await;

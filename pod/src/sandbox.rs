@@ -16,7 +16,9 @@ use tokio::sync::watch;
 
 use crate::config::{PodConfig, PodOrNode};
 use crate::error::Result;
+use crate::event::{self, EventKind, Events};
 use crate::record::{PodPhase, PodRecord, Records};
+use crate::stats::Readings;
 use crate::status::{PodState, PodStatus};
 
 /// One pod.
@@ -30,6 +32,10 @@ pub(crate) struct Sandbox {
     pub gate: tokio::sync::Mutex<()>,
     /// Guards the homes of image volumes while they are mounted or let go; only ever taken by threads that may block.
     pub homes: Mutex<()>,
+    /// Where its changes are told.
+    pub events: Arc<Events>,
+    /// What is kept between two readings of the statistics.
+    pub readings: Readings,
     /// Guards the record and the monitor; never held across an await.
     state: Mutex<State>,
     status: watch::Sender<Arc<PodStatus>>,
@@ -39,10 +45,13 @@ pub(crate) struct Sandbox {
 struct State {
     record: PodRecord,
     monitor: Option<Monitor>,
+    /// Whether anybody could have heard of it.
+    is_told: bool,
 }
 
 impl Sandbox {
-    pub(crate) fn new(record: PodRecord, dir: PathBuf) -> Self {
+    pub(crate) fn new(record: PodRecord, dir: PathBuf, events: Arc<Events>) -> Self {
+        let is_told = record.phase != PodPhase::Creating;
         let (status, _) = watch::channel(Arc::new(status_of(&record)));
         Self {
             id: record.id.clone(),
@@ -50,7 +59,9 @@ impl Sandbox {
             dir,
             gate: tokio::sync::Mutex::default(),
             homes: Mutex::default(),
-            state: Mutex::new(State { record, monitor: None }),
+            events,
+            readings: Readings::default(),
+            state: Mutex::new(State { record, monitor: None, is_told }),
             status,
         }
     }
@@ -58,6 +69,11 @@ impl Sandbox {
     /// What Status and List show; none while it is half made.
     pub(crate) fn status(&self) -> Option<Arc<PodStatus>> {
         (self.phase() != PodPhase::Creating).then(|| self.status.borrow().clone())
+    }
+
+    /// The same without a look at whether it is half made; waits for nobody.
+    pub(crate) fn shown(&self) -> Arc<PodStatus> {
+        self.status.borrow().clone()
     }
 
     pub(crate) fn phase(&self) -> PodPhase {
@@ -78,6 +94,9 @@ impl Sandbox {
     }
 
     pub(crate) fn set_monitor(&self, monitor: Option<Monitor>) {
+        if monitor.is_none() {
+            self.readings.close();
+        }
         self.lock().monitor = monitor;
         // Whoever waits for the monitor's end looks again.
         self.status.send_modify(|_| ());
@@ -96,10 +115,20 @@ impl Sandbox {
         let mut record = state.record.clone();
         change(&mut record);
         records.save_pod(&record)?;
+        let happened = event::of_pod(state.record.phase, record.phase);
         state.record = record;
+        state.is_told |= !happened.is_empty();
         // Under the lock, so that nobody finds a new phase and an old status.
         self.status.send_replace(Arc::new(status_of(&state.record)));
+        self.events.tell(happened, &self.id, self);
         Ok(())
+    }
+
+    /// Tells that nothing is left of it.
+    pub(crate) fn tell_deleted(&self) {
+        if self.lock().is_told {
+            self.events.tell(&[EventKind::Deleted], &self.id, self);
+        }
     }
 
     /// Whether the pod has a network namespace of its own.

@@ -1,45 +1,28 @@
-//! What containers use: processor and memory from their cgroups, disk from their writable layers.
-//!
-//! The writable layer is walked on a thread of its own and the figure kept, since a walk of a large
-//! tree would hold up every list.
+//! What containers and pods use: processor, memory, pressure and processes from their cgroups, the network from
+//! the pods' namespaces, disk from the writable layers (`disk`).
 
-use std::fs;
+pub(crate) mod disk;
+mod metrics;
+mod pods;
+mod readings;
+
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
-use runtime::cgroup;
+pub(crate) use self::readings::{Meters, Readings};
 
 use crate::container::{Container, parse_cgroup};
 use crate::error::{Error, Result};
 use crate::node::{Node, blocking, now_ns};
 use crate::record::ContainerPhase;
-use crate::status::{ContainerFilter, ContainerStats, DiskUsage};
-
-/// How old a measured writable layer may be before it is walked again.
-const DISK_AGE: Duration = Duration::from_secs(10);
-
-/// What is kept of a container between two requests.
-#[derive(Debug, Default)]
-pub(crate) struct Readings {
-    last: Mutex<Last>,
-}
-
-#[derive(Debug, Default)]
-struct Last {
-    /// When, and the processor time used until then, nanoseconds.
-    cpu: Option<(Instant, u64)>,
-    disk: Option<(Instant, DiskUsage)>,
-    walking: bool,
-    /// The cgroup's files, open while the container runs.
-    meter: Option<cgroup::Meter>,
-}
+use crate::status::{ContainerFilter, ContainerStats};
 
 impl Node {
     /// One container's figures; also of one that does not run, then without processor and memory.
     pub(crate) async fn container_stats(self: &Arc<Self>, id: &str) -> Result<ContainerStats> {
         let container = self.table.container(id)?;
+        self.walker.ask();
         let node = self.clone();
         let id = id.to_owned();
         blocking(move || node.read_stats(&container).ok_or_else(|| Error::container_not_found(&id))).await
@@ -50,6 +33,7 @@ impl Node {
         self: &Arc<Self>,
         filter: ContainerFilter,
     ) -> Vec<ContainerStats> {
+        self.walker.ask();
         let node = self.clone();
         let read = move || {
             let all = node.table.containers().into_iter();
@@ -63,100 +47,24 @@ impl Node {
         blocking(read).await.unwrap_or_default()
     }
 
-    fn read_stats(self: &Arc<Self>, container: &Arc<Container>) -> Option<ContainerStats> {
+    fn read_stats(&self, container: &Container) -> Option<ContainerStats> {
         let status = container.status()?;
-        let usage = match container.phase() {
-            ContainerPhase::Running => self.read_cgroup(container).ok(),
+        let reading = match container.phase() {
+            ContainerPhase::Running => {
+                let open = || Some(self.runtime.cgroups().open(&parse_cgroup(&container.cgroup()).ok()?));
+                container.readings.read(&self.meters, open)
+            }
             _ => None,
         };
-        let usage_nano_cores = usage.as_ref().and_then(|usage| container.readings.rate(usage.cpu_usage_ns));
+        let (usage, usage_nano_cores) = reading.map_or((None, None), |(usage, rate)| (Some(usage), rate));
         Some(ContainerStats {
             status,
             timestamp_ns: now_ns(),
             usage,
             usage_nano_cores,
-            writable_layer: self.writable_layer(container),
+            writable_layer: container.layer.usage(),
         })
     }
-
-    fn read_cgroup(&self, container: &Container) -> Result<cgroup::Stats> {
-        let mut last = container.readings.lock();
-        let meter = match &mut last.meter {
-            Some(meter) => meter,
-            none => none.insert(self.runtime.cgroups().open(&parse_cgroup(&container.cgroup())?).meter()),
-        };
-        meter.read().map_err(|source| Error::Cgroup {
-            operation: "read",
-            id: container.id.clone(),
-            source: Arc::new(source),
-        })
-    }
-
-    /// The last measured figure; measured now when there is none, and anew behind the scenes when it is old.
-    fn writable_layer(self: &Arc<Self>, container: &Arc<Container>) -> Option<DiskUsage> {
-        let upper = self.container_dir(&container.id).join("upper");
-        let mut last = container.readings.lock();
-        let Some((measured, usage)) = last.disk.clone() else {
-            let usage = measure(&upper, &self.mountpoint)?;
-            last.disk = Some((Instant::now(), usage.clone()));
-            return Some(usage);
-        };
-        if measured.elapsed() > DISK_AGE && !last.walking {
-            last.walking = true;
-            let (container, mountpoint) = (container.clone(), self.mountpoint.clone());
-            tokio::task::spawn_blocking(move || {
-                let usage = measure(&upper, &mountpoint);
-                let mut last = container.readings.lock();
-                last.walking = false;
-                last.disk = usage.map(|usage| (Instant::now(), usage));
-            });
-        }
-        Some(usage)
-    }
-}
-
-impl Readings {
-    fn lock(&self) -> MutexGuard<'_, Last> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Closes what was open for a container that has ended.
-    pub(crate) fn close(&self) {
-        self.lock().meter = None;
-    }
-
-    /// Billionths of a processor used since the last reading.
-    fn rate(&self, used_ns: u64) -> Option<u64> {
-        let mut last = self.lock();
-        let now = Instant::now();
-        let (before, used_before) = last.cpu.replace((now, used_ns))?;
-        let elapsed = u64::try_from(now.duration_since(before).as_nanos()).ok()?;
-        let used = used_ns.checked_sub(used_before)?;
-        u64::try_from(u128::from(used) * 1_000_000_000 / u128::from(elapsed.max(1))).ok()
-    }
-}
-
-fn measure(upper: &Path, mountpoint: &Path) -> Option<DiskUsage> {
-    let (mut used_bytes, mut inodes_used) = (0, 0);
-    let mut directories = vec![upper.to_owned()];
-    while let Some(directory) = directories.pop() {
-        // A directory may go away while it is walked.
-        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-            let Ok(metadata) = entry.metadata() else { continue };
-            used_bytes += metadata.blocks() * 512;
-            inodes_used += 1;
-            if metadata.is_dir() {
-                directories.push(entry.path());
-            }
-        }
-    }
-    upper.symlink_metadata().ok()?;
-    Some(DiskUsage {
-        mountpoint: mountpoint.to_owned(),
-        timestamp_ns: now_ns(),
-        used_bytes,
-        inodes_used: inodes_used + 1,
-    })
 }
 
 /// The directory where the file system of `path` is mounted.
@@ -177,25 +85,6 @@ pub(crate) fn mountpoint(path: &Path) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_tree_is_counted_with_its_root() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("a")).unwrap();
-        fs::write(dir.path().join("a/file"), vec![1; 10_000]).unwrap();
-        let usage = measure(dir.path(), Path::new("/")).unwrap();
-        assert_eq!(usage.inodes_used, 3);
-        assert!(usage.used_bytes >= 10_000, "{usage:?}");
-        assert_eq!(measure(&dir.path().join("none"), Path::new("/")), None);
-    }
-
-    #[test]
-    fn the_rate_needs_two_readings() {
-        let readings = Readings::default();
-        assert_eq!(readings.rate(5), None);
-        assert!(readings.rate(1_000_005).is_some());
-        assert_eq!(readings.rate(3), None, "the counter began anew");
-    }
 
     #[test]
     fn proc_is_a_mount_point() {

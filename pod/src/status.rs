@@ -136,10 +136,100 @@ pub struct ContainerStats {
     pub timestamp_ns: i64,
     /// Processor, memory, swap, pressure; none when it does not run.
     pub usage: Option<runtime::cgroup::Stats>,
-    /// Average use over the last two readings, billionths of a processor; none at the first.
+    /// Average use of late, over a second at least, billionths of a processor; none at the first reading.
     pub usage_nano_cores: Option<u64>,
     /// The writable layer.
     pub writable_layer: Option<DiskUsage>,
+}
+
+/// The CRI's `PodSandboxStats`.
+#[derive(Debug, Clone)]
+pub struct PodStats {
+    /// The pod.
+    pub status: Arc<PodStatus>,
+    /// When the numbers were read, nanoseconds since 1970.
+    pub timestamp_ns: i64,
+    /// Of its own cgroup, or the sum of its running containers; none when it is not ready.
+    pub usage: Option<runtime::cgroup::Stats>,
+    /// Average use of late, billionths of a processor; none at the first reading.
+    pub usage_nano_cores: Option<u64>,
+    /// Interfaces but for loopback; none with the node's network.
+    pub network: Option<Vec<network::InterfaceUsage>>,
+    /// Those of its containers that run.
+    pub containers: Vec<ContainerStats>,
+}
+
+/// Everything that is counted (ListPodSandboxMetrics).
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    /// The file system of the writable layers.
+    pub disk: Option<Disk>,
+    /// The ready pods.
+    pub pods: Vec<PodMetrics>,
+}
+
+/// What is counted of a pod.
+#[derive(Debug, Clone)]
+pub struct PodMetrics {
+    /// The pod.
+    pub status: Arc<PodStatus>,
+    /// When the numbers were read, nanoseconds since 1970.
+    pub timestamp_ns: i64,
+    /// The cgroup that is the pod's alone; empty when there is none.
+    pub cgroup: String,
+    /// What that cgroup counts.
+    pub details: Option<runtime::cgroup::Details>,
+    /// Its I/O by device.
+    pub io: Vec<DiskIo>,
+    /// Interfaces but for loopback; none with the node's network.
+    pub network: Option<Vec<network::InterfaceUsage>>,
+    /// Those of its containers that run.
+    pub containers: Vec<ContainerMetrics>,
+}
+
+/// What is counted of a running container.
+#[derive(Debug, Clone)]
+pub struct ContainerMetrics {
+    /// The container.
+    pub status: Arc<ContainerStatus>,
+    /// When the numbers were read, nanoseconds since 1970.
+    pub timestamp_ns: i64,
+    /// Its cgroup.
+    pub cgroup: String,
+    /// What the cgroup counts.
+    pub details: runtime::cgroup::Details,
+    /// Its I/O by device.
+    pub io: Vec<DiskIo>,
+    /// Its processes and what they have open.
+    pub processes: runtime::Processes,
+    /// The writable layer.
+    pub writable_layer: Option<DiskUsage>,
+}
+
+/// I/O on one device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskIo {
+    /// `/dev/sda`.
+    pub name: String,
+    /// The device's numbers.
+    pub major: u32,
+    /// The device's numbers.
+    pub minor: u32,
+    /// Bytes and numbers of reads and writes.
+    pub io: runtime::cgroup::Io,
+}
+
+/// A file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    /// The device's name.
+    pub device: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Its inodes.
+    pub inodes: u64,
+    /// Those not in use.
+    pub free_inodes: u64,
 }
 
 /// Space that a directory takes.

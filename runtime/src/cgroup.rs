@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 
+pub use details::{CpuDetails, Details, DeviceIo, HugepageUse, MemoryDetails};
 pub use error::Error;
 pub use limits::{DeviceAccess, DeviceKind, DeviceRule, HugepageLimit, IoLimit, Limits};
 pub use path::CgroupPath;
@@ -21,6 +22,7 @@ use directory::Directory;
 use hierarchy::{Controller, Hierarchies, Place};
 
 mod create;
+mod details;
 mod directory;
 mod error;
 #[cfg(test)]
@@ -187,6 +189,11 @@ impl Cgroup {
     /// Reads what the cgroup uses.
     pub fn stats(&self) -> Result<Stats, Error> {
         stats::read(&mut stats::Reader::new(None), &self.host, &self.path)
+    }
+
+    /// Reads all that the cgroup counts, which takes several times as long as [`Self::stats`].
+    pub fn details(&self) -> Result<Details, Error> {
+        details::read(&self.host, &self.path)
     }
 
     /// For those who read the statistics again and again.

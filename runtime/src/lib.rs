@@ -13,6 +13,7 @@ mod native;
 mod order;
 mod pause;
 pub mod plan;
+mod processes;
 mod seal;
 pub mod seccomp;
 pub mod sys;
@@ -25,4 +26,5 @@ pub use order::{
     AttachOrder, ContainerOrder, ContainerReport, ContainerState, Detachment, Event, ExecExit, ExecOrder,
     ExecStdio, Exit, NamespaceMode, PidNamespace, Report, Sandbox, Stdin, recorded_exit,
 };
+pub use processes::Processes;
 pub use terminal::{Handover, Terminal};

@@ -31,15 +31,23 @@ pub struct Cri {
 impl Cri {
     /// A client of the socket at `path`, which need not answer yet.
     pub fn lazy(path: &Path) -> Result<Self> {
+        Self::with(path, |endpoint| endpoint)
+    }
+
+    /// A client that takes in little of a stream that nobody reads.
+    pub fn narrow(path: &Path) -> Result<Self> {
+        Self::with(path, |endpoint| endpoint.initial_stream_window_size(1 << 16))
+    }
+
+    fn with(path: &Path, change: impl FnOnce(Endpoint) -> Endpoint) -> Result<Self> {
         let path: PathBuf = path.to_owned();
         let connector = service_fn(move |_: Uri| {
             let path = path.clone();
             async move { Ok::<_, std::io::Error>(TokioIo::new(UnixStream::connect(path).await?)) }
         });
         // No test waits longer for one call: a hang becomes an error that names the call.
-        let channel = Endpoint::try_from("http://localhost")?
-            .timeout(Duration::from_secs(90))
-            .connect_with_connector_lazy(connector);
+        let endpoint = change(Endpoint::try_from("http://localhost")?.timeout(Duration::from_secs(90)));
+        let channel = endpoint.connect_with_connector_lazy(connector);
         Ok(Self {
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES),
             images: ImageServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES),

@@ -202,7 +202,7 @@ pub(crate) fn listed(pod: &PodStatus) -> cri::PodSandbox {
     }
 }
 
-fn show_metadata(metadata: &PodMetadata) -> cri::PodSandboxMetadata {
+pub(super) fn show_metadata(metadata: &PodMetadata) -> cri::PodSandboxMetadata {
     cri::PodSandboxMetadata {
         name: metadata.name.clone(),
         uid: metadata.uid.clone(),

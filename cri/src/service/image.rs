@@ -3,6 +3,7 @@
 use image::Images;
 use tonic::{Request, Response, Status, async_trait};
 
+use super::streams::{self, Chunks};
 use super::verbose;
 use crate::wire::cri;
 use crate::{convert, status, telemetry};
@@ -29,6 +30,14 @@ impl ImageService {
         }
         telemetry::about(&name);
         Ok(name)
+    }
+
+    fn listed(&self, filter: Option<cri::ImageFilter>) -> Result<Vec<cri::Image>, Status> {
+        let found = match convert::image::filter(filter)? {
+            Some(name) => self.images.find(&name).into_iter().collect(),
+            None => self.images.list(),
+        };
+        Ok(found.iter().map(|image| convert::image::show(image)).collect())
     }
 }
 
@@ -58,11 +67,7 @@ impl cri::image_service_server::ImageService for ImageService {
     }
 
     async fn list_images(&self, request: Request<cri::ListImagesRequest>) -> Answer<cri::ListImagesResponse> {
-        let found = match convert::image::filter(request.into_inner().filter)? {
-            Some(name) => self.images.find(&name).into_iter().collect(),
-            None => self.images.list(),
-        };
-        let images = found.iter().map(|image| convert::image::show(image)).collect();
+        let images = self.listed(request.into_inner().filter)?;
         Ok(Response::new(cri::ListImagesResponse { images }))
     }
 
@@ -84,9 +89,13 @@ impl cri::image_service_server::ImageService for ImageService {
         }))
     }
 
-    type StreamImagesStream = futures_util::stream::Empty<Result<cri::StreamImagesResponse, Status>>;
+    type StreamImagesStream = Chunks<cri::StreamImagesResponse>;
 
-    async fn stream_images(&self, _: Request<cri::StreamImagesRequest>) -> Answer<Self::StreamImagesStream> {
-        Err(status::unimplemented("StreamImages"))
+    async fn stream_images(
+        &self,
+        request: Request<cri::StreamImagesRequest>,
+    ) -> Answer<Self::StreamImagesStream> {
+        let images = self.listed(request.into_inner().filter)?;
+        Ok(streams::chunks(images, |images| cri::StreamImagesResponse { images }))
     }
 }

@@ -1,16 +1,16 @@
 //! RuntimeService.
 
-use futures_util::stream::Empty;
 use pod::Pods;
 use runtime::cgroup::Driver;
 use tonic::{Request, Response, Status, async_trait};
 
-use super::verbose;
+use super::streams::{self, Chunks};
+use super::{events, numbers, verbose};
 use crate::config::Config;
 use crate::wire::cri;
 use crate::{convert, status, telemetry};
 
-type Answer<T> = Result<Response<T>, Status>;
+pub(super) type Answer<T> = Result<Response<T>, Status>;
 
 /// RuntimeService over the pod crate.
 #[derive(Debug)]
@@ -22,6 +22,17 @@ pub(super) struct RuntimeService {
 impl RuntimeService {
     pub(super) fn new(pods: Pods, config: Config) -> Self {
         Self { pods, config }
+    }
+
+    fn listed_pods(&self, filter: Option<cri::PodSandboxFilter>) -> Result<Vec<cri::PodSandbox>, Status> {
+        let filter = convert::pod::filter(filter)?;
+        Ok(self.pods.list(&filter).iter().map(|pod| convert::pod::listed(pod)).collect())
+    }
+
+    fn listed_containers(&self, filter: Option<cri::ContainerFilter>) -> Result<Vec<cri::Container>, Status> {
+        let filter = convert::container::filter(filter)?;
+        let found = self.pods.list_containers(&filter);
+        Ok(found.iter().map(|container| convert::container::listed(container)).collect())
     }
 
     fn conditions(&self) -> Vec<cri::RuntimeCondition> {
@@ -39,7 +50,7 @@ impl RuntimeService {
 }
 
 /// The id in a request, which the log says the call is about.
-fn id(field: &'static str, id: String) -> Result<String, Status> {
+pub(super) fn id(field: &'static str, id: String) -> Result<String, Status> {
     let id = convert::id(field, id)?;
     telemetry::about(&id);
     Ok(id)
@@ -131,17 +142,17 @@ impl cri::runtime_service_server::RuntimeService for RuntimeService {
     ) -> Answer<cri::PodSandboxStatusResponse> {
         let request = request.into_inner();
         let id = id("pod_sandbox_id", request.pod_sandbox_id)?;
-        let found = self.pods.status(&id).map_err(status::pod)?;
+        let found = self.pods.snapshot(&id).map_err(status::pod)?;
         let info = match request.verbose {
             true => verbose::map(&self.pods.inspect_pod(&id).map_err(status::pod)?),
             false => Default::default(),
         };
         Ok(Response::new(cri::PodSandboxStatusResponse {
-            status: Some(convert::pod::status(&found)),
+            status: Some(convert::pod::status(&found.pod)),
             info,
-            // A time here would promise that the containers' statuses are filled.
-            containers_statuses: Vec::new(),
-            timestamp: 0,
+            // The time promises that the statuses are filled: the kubelet compares it with that of events.
+            containers_statuses: events::statuses(&found.containers, self.pods.images()),
+            timestamp: found.at_ns,
         }))
     }
 
@@ -149,8 +160,7 @@ impl cri::runtime_service_server::RuntimeService for RuntimeService {
         &self,
         request: Request<cri::ListPodSandboxRequest>,
     ) -> Answer<cri::ListPodSandboxResponse> {
-        let filter = convert::pod::filter(request.into_inner().filter)?;
-        let items = self.pods.list(&filter).iter().map(|pod| convert::pod::listed(pod)).collect();
+        let items = self.listed_pods(request.into_inner().filter)?;
         Ok(Response::new(cri::ListPodSandboxResponse { items }))
     }
 
@@ -213,9 +223,7 @@ impl cri::runtime_service_server::RuntimeService for RuntimeService {
         &self,
         request: Request<cri::ListContainersRequest>,
     ) -> Answer<cri::ListContainersResponse> {
-        let filter = convert::container::filter(request.into_inner().filter)?;
-        let found = self.pods.list_containers(&filter);
-        let containers = found.iter().map(|container| convert::container::listed(container)).collect();
+        let containers = self.listed_containers(request.into_inner().filter)?;
         Ok(Response::new(cri::ListContainersResponse { containers }))
     }
 
@@ -255,20 +263,14 @@ impl cri::runtime_service_server::RuntimeService for RuntimeService {
         &self,
         request: Request<cri::ContainerStatsRequest>,
     ) -> Answer<cri::ContainerStatsResponse> {
-        let id = id("container_id", request.into_inner().container_id)?;
-        let stats = self.pods.container_stats(&id).await.map_err(status::pod)?;
-        Ok(Response::new(cri::ContainerStatsResponse { stats: Some(convert::stats::show(&stats)) }))
+        numbers::container(&self.pods, request.into_inner()).await
     }
 
     async fn list_container_stats(
         &self,
         request: Request<cri::ListContainerStatsRequest>,
     ) -> Answer<cri::ListContainerStatsResponse> {
-        let filter = convert::container::stats_filter(request.into_inner().filter)?;
-        let stats = self.pods.list_container_stats(filter).await;
-        Ok(Response::new(cri::ListContainerStatsResponse {
-            stats: stats.iter().map(convert::stats::show).collect(),
-        }))
+        numbers::list_containers(&self.pods, request.into_inner()).await
     }
 
     /// Not made, on purpose: nine vulnerabilities of other runtimes were in restoring these.
@@ -303,83 +305,89 @@ impl cri::runtime_service_server::RuntimeService for RuntimeService {
 
     async fn pod_sandbox_stats(
         &self,
-        _: Request<cri::PodSandboxStatsRequest>,
+        request: Request<cri::PodSandboxStatsRequest>,
     ) -> Answer<cri::PodSandboxStatsResponse> {
-        Err(status::unimplemented("PodSandboxStats"))
+        numbers::pod(&self.pods, request.into_inner()).await
     }
 
     async fn list_pod_sandbox_stats(
         &self,
-        _: Request<cri::ListPodSandboxStatsRequest>,
+        request: Request<cri::ListPodSandboxStatsRequest>,
     ) -> Answer<cri::ListPodSandboxStatsResponse> {
-        Err(status::unimplemented("ListPodSandboxStats"))
+        numbers::list_pods(&self.pods, request.into_inner()).await
     }
 
     async fn list_metric_descriptors(
         &self,
         _: Request<cri::ListMetricDescriptorsRequest>,
     ) -> Answer<cri::ListMetricDescriptorsResponse> {
-        Err(status::unimplemented("ListMetricDescriptors"))
+        let descriptors = convert::metrics::descriptors();
+        Ok(Response::new(cri::ListMetricDescriptorsResponse { descriptors }))
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
         _: Request<cri::ListPodSandboxMetricsRequest>,
     ) -> Answer<cri::ListPodSandboxMetricsResponse> {
-        Err(status::unimplemented("ListPodSandboxMetrics"))
+        let pod_metrics = convert::metrics::show(&self.pods.list_metrics().await);
+        Ok(Response::new(cri::ListPodSandboxMetricsResponse { pod_metrics }))
     }
 
-    type GetContainerEventsStream = Empty<Result<cri::ContainerEventResponse, Status>>;
+    type GetContainerEventsStream = events::Events;
 
     async fn get_container_events(
         &self,
         _: Request<cri::GetEventsRequest>,
     ) -> Answer<Self::GetContainerEventsStream> {
-        Err(status::unimplemented("GetContainerEvents"))
+        events::get(&self.pods)
     }
 
-    type StreamPodSandboxesStream = Empty<Result<cri::StreamPodSandboxesResponse, Status>>;
+    type StreamPodSandboxesStream = Chunks<cri::StreamPodSandboxesResponse>;
 
     async fn stream_pod_sandboxes(
         &self,
-        _: Request<cri::StreamPodSandboxesRequest>,
+        request: Request<cri::StreamPodSandboxesRequest>,
     ) -> Answer<Self::StreamPodSandboxesStream> {
-        Err(status::unimplemented("StreamPodSandboxes"))
+        let items = self.listed_pods(request.into_inner().filter)?;
+        Ok(streams::chunks(items, |pod_sandboxes| cri::StreamPodSandboxesResponse { pod_sandboxes }))
     }
 
-    type StreamContainersStream = Empty<Result<cri::StreamContainersResponse, Status>>;
+    type StreamContainersStream = Chunks<cri::StreamContainersResponse>;
 
     async fn stream_containers(
         &self,
-        _: Request<cri::StreamContainersRequest>,
+        request: Request<cri::StreamContainersRequest>,
     ) -> Answer<Self::StreamContainersStream> {
-        Err(status::unimplemented("StreamContainers"))
+        let items = self.listed_containers(request.into_inner().filter)?;
+        Ok(streams::chunks(items, |containers| cri::StreamContainersResponse { containers }))
     }
 
-    type StreamContainerStatsStream = Empty<Result<cri::StreamContainerStatsResponse, Status>>;
+    type StreamContainerStatsStream = Chunks<cri::StreamContainerStatsResponse>;
 
     async fn stream_container_stats(
         &self,
-        _: Request<cri::StreamContainerStatsRequest>,
+        request: Request<cri::StreamContainerStatsRequest>,
     ) -> Answer<Self::StreamContainerStatsStream> {
-        Err(status::unimplemented("StreamContainerStats"))
+        numbers::stream_containers(&self.pods, request.into_inner()).await
     }
 
-    type StreamPodSandboxStatsStream = Empty<Result<cri::StreamPodSandboxStatsResponse, Status>>;
+    type StreamPodSandboxStatsStream = Chunks<cri::StreamPodSandboxStatsResponse>;
 
     async fn stream_pod_sandbox_stats(
         &self,
-        _: Request<cri::StreamPodSandboxStatsRequest>,
+        request: Request<cri::StreamPodSandboxStatsRequest>,
     ) -> Answer<Self::StreamPodSandboxStatsStream> {
-        Err(status::unimplemented("StreamPodSandboxStats"))
+        numbers::stream_pods(&self.pods, request.into_inner()).await
     }
 
-    type StreamPodSandboxMetricsStream = Empty<Result<cri::StreamPodSandboxMetricsResponse, Status>>;
+    type StreamPodSandboxMetricsStream = Chunks<cri::StreamPodSandboxMetricsResponse>;
 
     async fn stream_pod_sandbox_metrics(
         &self,
         _: Request<cri::StreamPodSandboxMetricsRequest>,
     ) -> Answer<Self::StreamPodSandboxMetricsStream> {
-        Err(status::unimplemented("StreamPodSandboxMetrics"))
+        let metrics = convert::metrics::show(&self.pods.list_metrics().await);
+        let wrap = |pod_sandbox_metrics| cri::StreamPodSandboxMetricsResponse { pod_sandbox_metrics };
+        Ok(streams::chunks(metrics, wrap))
     }
 }

@@ -262,6 +262,7 @@ impl Node {
             let (top, upper) = (lease.layers_dir().join(top), dir.join("upper"));
             like(&top, &upper).map_err(Error::file("set mode and owner of", &upper))?;
         }
+        container.layer.begin(&dir.join("upper"), &self.mountpoint);
         Ok(plan::Rootfs {
             layers: lease.layers_dir().to_owned(),
             lowers: lease.lowers().to_vec(),

@@ -45,6 +45,7 @@ impl Node {
         }
         container.set_leases(Vec::new());
         self.table.remove_container(container);
+        container.tell_deleted();
         let key = (container.pod.id.clone(), container.config.metadata.clone());
         self.creating_containers.discard(&key);
         self.collect_layers();

@@ -31,6 +31,7 @@ impl Node {
             ContainerPhase::Exited(_) => return Err(wrong("exited")),
         }
         let monitor = container.pod.monitor().ok_or_else(|| wrong("without a monitor"))?;
+        let _starting = container.starting.lock().await;
         let started = monitor.start(&container.id).await;
         match started.map_err(Error::runtime("start", "container", &container.id)) {
             Ok(started_at_ns) => self.started(container, started_at_ns).await,

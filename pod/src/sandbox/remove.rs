@@ -33,6 +33,7 @@ impl Node {
             return Err(Error::Teardown { kind: "pod", id: pod.id.clone(), failures });
         }
         self.table.remove_pod(pod);
+        pod.tell_deleted();
         self.running_pods.discard(&pod.config.metadata);
         Ok(())
     }

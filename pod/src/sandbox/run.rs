@@ -59,7 +59,7 @@ impl Node {
             ips: Vec::new(),
             resized: None,
         };
-        Ok(Sandbox::new(record, dir))
+        Ok(Sandbox::new(record, dir, self.events.clone()))
     }
 
     async fn bring_up(self: &Arc<Self>, pod: &Arc<Sandbox>, sysctls: Vec<(String, String)>) -> Result<()> {

@@ -70,10 +70,23 @@ impl Node {
         tokio::spawn(async move {
             while let Some(Event::Exited { id, exit }) = events.recv().await {
                 if let Ok(container) = node.table.container(&id) {
-                    node.exited(&container, Ending::from_exit(&exit)).await;
+                    node.ended(container, Ending::from_exit(&exit)).await;
                 }
             }
             node.monitor_lost(&pod).await;
+        });
+    }
+
+    /// Takes in an end that the monitor tells of; not before the start that the container is still in.
+    async fn ended(self: &Arc<Self>, container: Arc<Container>, ending: Ending) {
+        if container.starting.try_lock().is_ok() {
+            return self.exited(&container, ending).await;
+        }
+        // The pod's other containers do not wait for it.
+        let node = self.clone();
+        tokio::spawn(async move {
+            let _started = container.starting.lock().await;
+            node.exited(&container, ending).await;
         });
     }
 

@@ -2,6 +2,7 @@
 
 pub(super) mod cpu;
 pub(super) mod cpuset;
+pub(super) mod details;
 pub(super) mod devices;
 pub(super) mod enable;
 pub(super) mod freeze;

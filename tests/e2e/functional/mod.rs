@@ -2,15 +2,18 @@
 
 mod cli;
 mod containers;
+mod events;
 mod exec;
 mod image_volumes;
 mod images;
 mod layers;
 mod limits;
 mod logs;
+mod metrics;
 mod mounts;
 mod network;
 mod pods;
 mod processes;
 mod server;
 mod stats;
+mod streams;

@@ -57,7 +57,7 @@ pub(in crate::cgroup) fn io(reader: &mut Reader<'_>, directory: &Directory) -> R
 }
 
 /// Sums lines such as `8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0`.
-fn parse_io(content: &str) -> Io {
+pub(super) fn parse_io(content: &str) -> Io {
     let mut io = Io::default();
     for (name, number) in content.split_ascii_whitespace().filter_map(|field| field.split_once('=')) {
         let sum = match name {
