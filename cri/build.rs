@@ -8,11 +8,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The sections of the configuration file: name, where the struct is, and the struct.
-const SECTIONS: [(&str, &str, &str); 6] = [
+const SECTIONS: [(&str, &str, &str); 7] = [
     ("", "src", "Config"),
     ("cni", "../network/src", "Config"),
     ("cgroup", "src", "Cgroup"),
     ("image", "../image/src", "Config"),
+    ("metrics", "src", "Metrics"),
     ("pod", "../pod/src", "Config"),
     ("runtimes.corten", "src", "Native"),
 ];
@@ -22,6 +23,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     let mut compiler = protox::Compiler::new(["proto"])?;
     compiler.open_files(["api.proto", "corten.proto"])?;
+    let descriptors = compiler.file_descriptor_set();
+    let services = descriptors.file.iter().flat_map(|file| &file.service);
+    let methods: Vec<&str> =
+        services.flat_map(|service| &service.method).map(|method| method.name()).collect();
+    fs::write(out.join("methods.rs"), format!("{methods:?}\n"))?;
     fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
     tonic_prost_build::configure()
         // Maps keep an order, so that answers and records are the same each time.

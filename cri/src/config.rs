@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::metrics;
+
 pub(crate) use file::Error;
 pub(crate) use manual::{default_file, manual_page};
 
@@ -36,6 +38,8 @@ pub(crate) struct Config {
     pub cgroup: Cgroup,
     /// Images.
     pub image: image::Config,
+    /// The daemon's own metrics.
+    pub metrics: Metrics,
     /// Pods.
     pub pod: pod::Config,
     /// Runtime handlers, by the name that a RuntimeClass gives.
@@ -57,6 +61,15 @@ pub(crate) enum CgroupDriver {
     /// Corten itself, by mkdir and write.
     #[default]
     Cgroupfs,
+}
+
+/// The daemon's own metrics for Prometheus. Those of pods and containers are asked for through the CRI.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Metrics {
+    /// Where the page /metrics is served: unix:///PATH, or a loopback address with a port such as 127.0.0.1:9090.
+    /// Not given: nowhere.
+    pub listen: metrics::Endpoint,
 }
 
 /// The runtime handlers.
@@ -114,6 +127,7 @@ impl Default for Config {
             cni: network::Config::default(),
             cgroup: Cgroup::default(),
             image: image::Config::default(),
+            metrics: Metrics::default(),
             pod: pod::Config::default(),
             runtimes: Runtimes::default(),
         }

@@ -8,6 +8,7 @@ mod cli;
 mod config;
 mod convert;
 mod generate;
+mod metrics;
 mod notify;
 mod serve;
 mod server;

@@ -15,8 +15,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::config::{Config, Endpoint, Level};
+use crate::metrics::{self, Calls};
 use crate::notify::{State, notify};
 use crate::server::Listener;
+use crate::telemetry::Telemetry;
 use crate::{service, telemetry, watchdog};
 
 /// The server; flags go before the configuration file.
@@ -93,7 +95,16 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         stop(terminate, interrupt).await;
         pods.end_listening();
     };
-    listener.serve(service::routes(&pods, &config), stop).await?;
+    let calls = Calls::default();
+    let metrics = config.metrics.listen.open(metrics::registry(&pods, &calls)).await?;
+    let metrics = metrics.map(tokio::spawn);
+    let served = listener.serve(service::routes(&pods, &config), Telemetry::counting(calls), stop).await;
+    if let Some(metrics) = metrics {
+        // Its socket goes with it.
+        metrics.abort();
+        drop(metrics.await);
+    }
+    served?;
     pods.runtime().close().context("end the runtime")?;
     info!("stopped; what runs in pods goes on");
     Ok(())

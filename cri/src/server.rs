@@ -93,14 +93,24 @@ impl Listener {
         Ok(Self { place: Place { path: path.to_owned(), inode: (found.dev(), found.ino()) }, socket })
     }
 
+    /// The next client, for those who serve something else than gRPC.
+    pub(crate) async fn accept(&self) -> io::Result<UnixStream> {
+        Ok(self.socket.accept().await?.0)
+    }
+
     /// Serves until `stop` resolves, then lets calls finish for a while, and removes the socket.
-    pub(crate) async fn serve(self, routes: Routes, stop: impl Future<Output = ()>) -> Result<(), Error> {
+    pub(crate) async fn serve(
+        self,
+        routes: Routes,
+        telemetry: Telemetry,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), Error> {
         let Self { place, socket } = self;
         let path = place.path.clone();
         let (stopping, mut stopped) = watch::channel(false);
         let mut drain = stopped.clone();
         let server = Server::builder()
-            .layer(Telemetry::default())
+            .layer(telemetry)
             .max_concurrent_streams(CALLS)
             .http2_max_header_list_size(HEADER_BYTES)
             .serve_with_incoming_shutdown(routes, connections(socket), async move {

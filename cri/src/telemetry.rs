@@ -16,6 +16,8 @@ use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tracing::{Instrument, Span, debug, debug_span, field, info, info_span, warn};
 
+use crate::metrics::Calls;
+
 /// The answer's header with the call's number, for looking it up in the log.
 static CALL_ID: HeaderName = HeaderName::from_static("corten-call-id");
 
@@ -23,6 +25,14 @@ static CALL_ID: HeaderName = HeaderName::from_static("corten-call-id");
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Telemetry {
     last: Arc<AtomicU64>,
+    calls: Calls,
+}
+
+impl Telemetry {
+    /// Counts the calls too.
+    pub(crate) fn counting(calls: Calls) -> Self {
+        Self { calls, ..Self::default() }
+    }
 }
 
 /// A service whose calls are told.
@@ -30,10 +40,13 @@ pub(crate) struct Telemetry {
 pub(crate) struct Told<S> {
     inner: S,
     last: Arc<AtomicU64>,
+    calls: Calls,
 }
 
 /// One call; when it is dropped before its end, the client has left.
 struct Call {
+    calls: Calls,
+    method: String,
     polled: bool,
     began: Instant,
     ended: bool,
@@ -64,7 +77,7 @@ impl<S> Layer<S> for Telemetry {
     type Service = Told<S>;
 
     fn layer(&self, inner: S) -> Told<S> {
-        Told { inner, last: self.last.clone() }
+        Told { inner, last: self.last.clone(), calls: self.calls.clone() }
     }
 }
 
@@ -89,7 +102,8 @@ where
             true => debug_span!("call", id, method, about = field::Empty),
             false => info_span!("call", id, method, about = field::Empty),
         };
-        let mut call = Call { polled, began: Instant::now(), ended: false };
+        let (calls, method) = (self.calls.clone(), method.to_owned());
+        let mut call = Call { calls, method, polled, began: Instant::now(), ended: false };
         let answer = self.inner.call(request);
         let told = async move {
             let mut response = answer.await?;
@@ -105,7 +119,9 @@ where
 impl Call {
     fn end(&mut self, failure: Option<&Status>) {
         self.ended = true;
-        let took = millis(self.began.elapsed());
+        let took = self.began.elapsed();
+        self.calls.ended(&self.method, failure.map_or(Code::Ok, Status::code), took);
+        let took = millis(took);
         let Some(failure) = failure.filter(|status| status.code() != Code::Ok) else {
             match self.polled {
                 true => debug!(took, "done"),
@@ -125,7 +141,9 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         if !self.ended {
-            let took = millis(self.began.elapsed());
+            let took = self.began.elapsed();
+            self.calls.ended(&self.method, Code::Cancelled, took);
+            let took = millis(took);
             match self.polled {
                 true => debug!(took, "the client left before the answer"),
                 false => info!(took, "the client left before the answer"),

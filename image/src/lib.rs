@@ -11,6 +11,7 @@ mod digest;
 mod error;
 mod image;
 mod import;
+mod metrics;
 mod progress;
 mod pull;
 mod reference;
@@ -80,6 +81,11 @@ impl Images {
         // A short name may have been pulled from another registry than Docker's.
         let names = self.puller.names(name).ok()?;
         names.iter().find_map(|name| self.store.find(&name.to_string()))
+    }
+
+    /// Names what is counted in a registry of metrics.
+    pub fn register(&self, registry: &mut prometheus_client::registry::Registry) {
+        self.puller.metrics().register(&self.puller, registry);
     }
 
     /// Returns all images.

@@ -14,6 +14,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
 use tokio::sync::{Semaphore, watch};
 
+use crate::metrics::Metrics;
 use crate::registry::platform;
 use crate::registry::{Patience, Registries};
 use crate::store::{NewImage, Store};
@@ -33,6 +34,7 @@ pub(crate) struct Puller {
     machine: platform::Host,
     turns: Semaphore,
     parallel_layers: usize,
+    metrics: Metrics,
     /// The pulls under way. Guards a map; nothing is awaited under it.
     flights: Mutex<HashMap<Key, Flight>>,
     /// Where the progress of each reference is shown. Guards a map; nothing is awaited under it.
@@ -61,6 +63,8 @@ struct Landing {
     puller: Arc<Puller>,
     key: Key,
     number: u64,
+    /// Whether it came to its end, well or not.
+    has_ended: bool,
 }
 
 impl Puller {
@@ -72,6 +76,7 @@ impl Puller {
             machine: platform::Host::detect(),
             turns: Semaphore::new(config.max_parallel_pulls.max(1)),
             parallel_layers: config.max_parallel_layers.max(1),
+            metrics: Metrics::default(),
             flights: Mutex::default(),
             boards: Mutex::default(),
         })
@@ -102,6 +107,11 @@ impl Puller {
         alive.iter().map(|(name, _)| self.board(name).borrow().clone()).collect()
     }
 
+    /// What is counted.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// Watches the pull of a reference.
     pub(crate) fn watch(&self, text: &str) -> watch::Receiver<Progress> {
         // A text that names nothing is never pulled; its board stays as it is.
@@ -118,7 +128,7 @@ impl Puller {
             return outcome;
         }
         let number = flights.get(&key).map_or(0, |flight| flight.number + 1);
-        let landing = Landing { puller: Arc::clone(self), key: key.clone(), number };
+        let landing = Landing { puller: Arc::clone(self), key: key.clone(), number, has_ended: false };
         let outcome = landing.fly().boxed().shared();
         if let Some(weak) = outcome.downgrade() {
             flights.insert(key, Flight { number, outcome: weak });
@@ -186,7 +196,14 @@ impl Key {
 }
 
 impl Landing {
-    async fn fly(self) -> Result<ImageId, Error> {
+    async fn fly(mut self) -> Result<ImageId, Error> {
+        let outcome = self.pull().await;
+        self.puller.metrics.pulled(&outcome);
+        self.has_ended = true;
+        outcome
+    }
+
+    async fn pull(&self) -> Result<ImageId, Error> {
         let puller = &self.puller;
         let board = puller.board(&self.key.board());
         show(&board, |progress| (progress.phase, progress.layers) = (Phase::Waiting, Vec::new()));
@@ -213,6 +230,9 @@ impl Landing {
 
 impl Drop for Landing {
     fn drop(&mut self) {
+        if !self.has_ended {
+            self.puller.metrics.cancelled();
+        }
         let mut flights = self.puller.flights.lock().unwrap_or_else(PoisonError::into_inner);
         if flights.get(&self.key).is_some_and(|flight| flight.number == self.number) {
             flights.remove(&self.key);

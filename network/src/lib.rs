@@ -9,13 +9,15 @@ mod attachment;
 mod cni;
 mod dial;
 mod error;
+mod metrics;
 pub mod netns;
 mod quantity;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
 
 pub use attachment::{
@@ -25,6 +27,7 @@ use cni::{Chain, Watched};
 pub use cni::{Verb, Version};
 pub use dial::dial;
 pub use error::{Error, NotReady, PluginError};
+use metrics::Metrics;
 pub use quantity::QuantityError;
 
 /// Where networks are configured.
@@ -53,6 +56,7 @@ pub struct Network {
 struct Shared {
     chain: Arc<Chain>,
     watched: Watched,
+    metrics: Metrics,
 }
 
 // === impl Config ===
@@ -76,7 +80,7 @@ impl Network {
     pub fn open(config: Config) -> Result<Self, Error> {
         let chain = Arc::new(Chain::new(&config));
         let watched = Watched::open(&config.conf_dir, &chain)?;
-        Ok(Self { shared: Arc::new(Shared { chain, watched }) })
+        Ok(Self { shared: Arc::new(Shared { chain, watched, metrics: Metrics::new() }) })
     }
 
     /// Whether pods can have a network now; answered at once, from what the directory and the plugins last said.
@@ -87,13 +91,19 @@ impl Network {
     /// Adds a pod to the network. On failure everything that was added is taken down again.
     pub async fn attach(&self, attachment: &Attachment) -> Result<Attached, Error> {
         let network = self.shared.watched.network().map_err(Error::NotReady)?;
-        self.shared.chain.add(&network, attachment).await
+        let began = Instant::now();
+        let added = self.shared.chain.add(&network, attachment).await;
+        self.shared.metrics.took("ADD", began.elapsed(), &added);
+        added
     }
 
     /// Takes a pod out of the network that it was added to, whatever the configuration says now. Idempotent.
     pub async fn detach(&self, attachment: &Attachment) -> Result<(), Error> {
         let network = self.shared.watched.network().ok();
-        self.shared.chain.del(network.as_deref(), attachment).await
+        let began = Instant::now();
+        let deleted = self.shared.chain.del(network.as_deref(), attachment).await;
+        self.shared.metrics.took("DEL", began.elapsed(), &deleted);
+        deleted
     }
 
     /// Waits for plugins that a killed daemon left at work on a pod, so that what they do can be undone.
@@ -105,6 +115,11 @@ impl Network {
     pub async fn check(&self, attachment: &Attachment) -> Result<(), Error> {
         let network = self.shared.watched.network().ok();
         self.shared.chain.check(network.as_deref(), attachment).await
+    }
+
+    /// Names what is counted in a registry of metrics.
+    pub fn register(&self, registry: &mut Registry) {
+        self.shared.metrics.register(registry);
     }
 
     /// Counters of the interfaces of a namespace, loopback aside.

@@ -230,6 +230,12 @@ impl Pods {
         self.node.inspect_container(id).await
     }
 
+    /// The versions of the monitors that live, one each.
+    pub fn monitors(&self) -> Vec<u16> {
+        let pods = self.node.table.pods().into_iter();
+        pods.filter_map(|pod| Some(pod.monitor()?.version())).collect()
+    }
+
     /// The image service.
     pub fn images(&self) -> &Images {
         &self.node.images

@@ -23,16 +23,22 @@ pub type Events = mpsc::UnboundedReceiver<Event>;
 pub struct Monitor {
     connection: Arc<Connection>,
     pause_pid: i32,
+    version: u16,
 }
 
 impl Monitor {
-    pub(crate) fn new(connection: Connection, pause_pid: i32) -> Self {
-        Self { connection: Arc::new(connection), pause_pid }
+    pub(crate) fn new(connection: Connection, pause_pid: i32, version: u16) -> Self {
+        Self { connection: Arc::new(connection), pause_pid, version }
     }
 
     /// The monitor's process.
     pub fn pid(&self) -> i32 {
         self.connection.monitor()
+    }
+
+    /// The version of the protocol that it speaks: one of an earlier release has an earlier one.
+    pub fn version(&self) -> u16 {
+        self.version
     }
 
     /// The pause process, which holds the pod's namespaces.

@@ -102,7 +102,7 @@ impl Runtime {
             Err(_) => return Err(connection.nonsense()),
         };
         launching.0 = None;
-        Ok(connection.monitor_of(pause_pid))
+        Ok(connection.monitor_of(pause_pid, wire::VERSION))
     }
 
     /// Connects to the living monitor of a pod's state directory.
@@ -120,10 +120,10 @@ impl Runtime {
         let process = watch(pidfd, Interest::READABLE).map_err(failed)?;
         let connection = Connection::new(socket, pid, Arc::new(process))?;
         let answer = in_time(pid, connection.ask(&Order::Report, &[])).await?;
-        let Ok((Answer::Report { .. }, mut fds)) = answer else { return Err(connection.nonsense()) };
+        let Ok((Answer::Report { version }, mut fds)) = answer else { return Err(connection.nonsense()) };
         let memfd = fds.take().map_err(|_| connection.nonsense())?;
         let report = wire::read_report(memfd).map_err(failed)?;
-        let (monitor, events) = connection.monitor_of(report.pause_pid);
+        let (monitor, events) = connection.monitor_of(report.pause_pid, version);
         Ok((monitor, events, report))
     }
 

@@ -53,7 +53,7 @@ async fn it_serves_and_stops_and_leaves_nothing() {
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o660, 0o711));
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = tokio::spawn(listener.serve(routes(), async { drop(stopped.await) }));
+    let server = tokio::spawn(listener.serve(routes(), Telemetry::default(), async { drop(stopped.await) }));
     let mut client = connect_to(&path).await;
     ask(&mut client, "x").await.unwrap();
     let large = client.watch(WatchRequest { reference: "a".repeat(MESSAGE_BYTES + 1) }).await.unwrap_err();
@@ -69,7 +69,9 @@ async fn a_call_that_hangs_does_not_hold_the_end() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = tokio::spawn(Listener::bind(&path).unwrap().serve(routes(), async { drop(stopped.await) }));
+    let server = tokio::spawn(
+        Listener::bind(&path).unwrap().serve(routes(), Telemetry::default(), async { drop(stopped.await) }),
+    );
     let mut client = connect_to(&path).await;
     let mut hanging = client.clone();
     let hanging = tokio::spawn(async move { ask(&mut hanging, "hang").await });

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::resolve::Resolved;
 use super::{Board, Puller, show};
+use crate::metrics::Metrics;
 use crate::registry::manifest::Descriptor;
 use crate::registry::{Again, Failure, Host, Patience};
 use crate::store::{Begun, Layer, LayerExpectation, LayerWriter, Store};
@@ -26,6 +27,7 @@ struct Job {
     hosts: Vec<Arc<Host>>,
     patience: Patience,
     board: Board,
+    metrics: Metrics,
     index: usize,
     descriptor: Descriptor,
     expected: LayerExpectation,
@@ -57,6 +59,7 @@ impl Puller {
                 hosts: hosts.clone(),
                 patience: self.registries.patience().clone(),
                 board: Arc::clone(board),
+                metrics: self.metrics.clone(),
                 index,
                 descriptor: descriptor.clone(),
                 expected: LayerExpectation { chain, diff_id: diff_id.clone() },
@@ -94,7 +97,7 @@ impl Puller {
 impl Job {
     async fn run(&self) -> Result<Layer, Error> {
         if let Some(layer) = self.store.layer(&self.expected.chain) {
-            return Ok(self.done(layer));
+            return Ok(self.done(layer, "store"));
         }
         let mut earlier = Vec::new();
         let mut carried: Option<Box<Stream>> = None;
@@ -104,13 +107,13 @@ impl Job {
             let stream = match carried.take() {
                 Some(stream) => *stream,
                 None => match self.store.begin_layer(self.expected.clone()).await? {
-                    Begun::Here(layer) => return Ok(self.done(layer)),
+                    Begun::Here(layer) => return Ok(self.done(layer, "store")),
                     Begun::Write(writer) => Stream::new(writer, self.descriptor.digest.algorithm()),
                 },
             };
             let mixed = stream.done > 0;
             match self.transfer(host, stream).await {
-                Ok(layer) => return Ok(self.done(layer)),
+                Ok(layer) => return Ok(self.done(layer, "registry")),
                 Err(Broken::Sink(error)) => return Err(error),
                 Err(Broken::Source(error, stream)) => {
                     earlier.push(error);
@@ -184,6 +187,7 @@ impl Job {
                 stream.spoilt = true;
                 return Ok(Err(self.wrong_size(host, done, Again::No)));
             }
+            self.metrics.downloaded(chunk.len() as u64);
             stream.hasher.update(&chunk);
             stream.done = done;
             if let Ok(writer) = &mut stream.writer
@@ -213,7 +217,8 @@ impl Job {
         format!("layer {} of {}", self.descriptor.digest, host.name())
     }
 
-    fn done(&self, layer: Layer) -> Layer {
+    fn done(&self, layer: Layer, source: &'static str) -> Layer {
+        self.metrics.layer(source);
         show(&self.board, |progress| {
             if let Some(shown) = progress.layers.get_mut(self.index) {
                 (shown.done_bytes, shown.done) = (shown.total_bytes, true);

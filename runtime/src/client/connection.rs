@@ -77,11 +77,11 @@ impl Connection {
     }
 
     /// The public handle of this connection, and its events.
-    pub(crate) fn monitor_of(self, pause_pid: i32) -> (Monitor, Events) {
+    pub(crate) fn monitor_of(self, pause_pid: i32, version: u16) -> (Monitor, Events) {
         let events = self.events.lock().unwrap_or_else(PoisonError::into_inner).take();
         // Taken once, by the one call of this function; a channel without a sender is at its end.
         let events = events.unwrap_or_else(|| mpsc::unbounded_channel().1);
-        (Monitor::new(self, pause_pid), events)
+        (Monitor::new(self, pause_pid, version), events)
     }
 
     /// Sends an order and waits for what comes of it.
