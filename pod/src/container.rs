@@ -3,6 +3,7 @@
 mod attach;
 mod create;
 mod exec;
+mod exec_sync;
 mod remove;
 mod start;
 mod stop;

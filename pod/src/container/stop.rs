@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::{Error, Result};
-use crate::node::Node;
+use super::{Container, parse_cgroup};
+use crate::error::{Error, Result, chain};
+use crate::node::{Node, blocking};
 use crate::record::ContainerPhase;
 use crate::signal;
 
@@ -23,6 +24,7 @@ impl Node {
         let Some(monitor) = container.pod.monitor() else {
             return self.bury_containers(&container.pod).await;
         };
+        self.thaw(&container).await;
         let stopped = monitor.stop(&container.id, signal, grace).await;
         if let Err(error) = stopped
             && !container.has_ended()
@@ -32,5 +34,28 @@ impl Node {
         }
         container.ended().await;
         Ok(())
+    }
+
+    /// Someone may have paused the container, and what stands still hears no signal.
+    async fn thaw(self: &Arc<Self>, container: &Arc<Container>) {
+        let (node, frozen) = (self.clone(), container.clone());
+        let thawed = blocking(move || {
+            let cgroup = node.runtime.cgroups().open(&parse_cgroup(&frozen.cgroup())?);
+            cgroup.thaw().map_err(|source| Error::Cgroup {
+                operation: "thaw",
+                id: frozen.id.clone(),
+                source: Arc::new(source),
+            })
+        });
+        if let Err(error) = thawed.await
+            && !container.has_ended()
+        {
+            // Not a reason to let it run on: at the end of its grace it is killed all the same.
+            tracing::debug!(
+                container = container.id,
+                error = chain(&error),
+                "thaw a container to be stopped"
+            );
+        }
     }
 }

@@ -197,13 +197,9 @@ impl Pod<'_> {
         output: OwnedFd,
         timeout: Option<Duration>,
     ) -> ExecOrder {
-        let spec = spec("");
-        let mut process = spec["process"].clone();
-        process["args"] = json!(args);
-        let process = serde_json::from_value(process).unwrap();
         ExecOrder {
             container: container.into(),
-            plan: plan::exec(&serde_json::from_value(spec).unwrap(), &process, None).unwrap(),
+            plan: self.exec_plan(args, false),
             cgroup: self.cgroup(container).handles().unwrap(),
             stdio: ExecStdio::Streams([
                 File::open("/dev/null").unwrap().into(),
@@ -212,6 +208,15 @@ impl Pod<'_> {
             ]),
             timeout,
         }
+    }
+
+    pub(crate) fn exec_plan(&self, args: &[&str], tty: bool) -> Vec<u8> {
+        let spec = spec("");
+        let mut process = spec["process"].clone();
+        process["args"] = json!(args);
+        process["terminal"] = json!(tty);
+        let process = serde_json::from_value(process).unwrap();
+        plan::exec(&serde_json::from_value(spec).unwrap(), &process, None).unwrap()
     }
 
     /// Ends the pod; nothing of it may be left.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod attach;
 mod container;
 mod cost;
 mod exec;
@@ -10,3 +11,4 @@ mod log;
 mod pod;
 mod stop;
 mod survival;
+mod terminal;
