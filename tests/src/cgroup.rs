@@ -75,6 +75,22 @@ impl Cgroup {
         Path::new(MOUNT).join("cgroup.controllers").exists()
     }
 
+    /// Stops its processes in the unified hierarchy, as other software may, and waits until they stand still.
+    pub fn freeze(&self) -> Result {
+        let line = self.lines.iter().find(|(names, _)| names.is_empty()).context("a unified hierarchy")?;
+        let root = if Self::is_unified() { MOUNT.to_owned() } else { format!("{MOUNT}/unified") };
+        let dir = Path::new(&root).join(line.1.trim_start_matches('/'));
+        fs::write(dir.join("cgroup.freeze"), "1").context("write cgroup.freeze")?;
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while !fs::read_to_string(dir.join("cgroup.events"))?.contains("frozen 1") {
+            if std::time::Instant::now() > deadline {
+                bail!("{} is not frozen", dir.display());
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
     fn read(&self, controller: &str, names: &[&str]) -> Result<String> {
         let below = self.path(controller)?.trim_start_matches('/');
         let dir = if Self::is_unified() {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use corten_tests::{host, on_node};
+use corten_tests::{Container, host, newest, on_node};
 use k8s_cri::v1 as wire;
 use tonic::Code;
 
@@ -128,6 +128,52 @@ fn the_images_stop_signal_is_used() {
         container.says("up").await?;
         container.stop(Duration::from_secs(30)).await?;
         assert_eq!(container.status().await?.exit_code, 5);
+        Ok(())
+    });
+}
+
+#[test]
+fn the_requests_stop_signal_goes_over_the_images() {
+    on_node(async |kubelet| {
+        let image = corten_tests::image::Image::on(
+            corten_tests::registry::BUSYBOX,
+            &serde_json::json!({"StopSignal": "SIGUSR2", "Env": ["PATH=/bin:/usr/bin"]}),
+            vec![],
+        )?;
+        let origin = corten_tests::origin::Origin::start()?;
+        let reference = origin.offer("stopsignal", &image);
+        let pod = kubelet.pod().run().await?;
+        let script = "trap 'exit 4' USR1; trap 'exit 5' USR2; echo up; sleep 1000 & wait";
+        let request = pod.container().image(&reference).sh(script).request().await?;
+        let mut request: newest::CreateContainerRequest = newest::same(&request)?;
+        request.config.get_or_insert_default().stop_signal = newest::Signal::Sigusr1.into();
+        let container = Container::create_newest(&pod, request).await?;
+        container.start().await?;
+        assert_eq!(container.newest_status().await?.stop_signal(), newest::Signal::Sigusr1);
+        container.says("up").await?;
+        container.stop(Duration::from_secs(30)).await?;
+        assert_eq!(container.status().await?.exit_code, 4);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_paused_container_is_running_and_is_thawed_to_be_stopped() {
+    on_node(async |kubelet| {
+        let pod = kubelet.pod().run().await?;
+        let script = "trap 'exit 3' TERM; echo up; while :; do sleep 0.1; done";
+        let container = pod.container().sh(script).start().await?;
+        container.says("up").await?;
+        container.cgroup().await?.freeze()?;
+        assert_eq!(container.status().await?.state(), wire::ContainerState::ContainerRunning);
+        let began = Instant::now();
+        container.stop(Duration::from_secs(60)).await?;
+        assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+        assert_eq!(container.status().await?.exit_code, 3);
+        let container = pod.container().sh(script).start().await?;
+        container.cgroup().await?.freeze()?;
+        container.stop(Duration::ZERO).await?;
+        assert_eq!(container.status().await?.exit_code, 137);
         Ok(())
     });
 }

@@ -95,6 +95,25 @@ fn too_much_memory_ends_in_oom_killed() {
 }
 
 #[test]
+fn an_oom_kill_is_the_reason_though_the_command_ended_well() {
+    on_node(async |kubelet| {
+        let pod = kubelet.pod().run().await?;
+        let container = pod
+            .container()
+            .sh("sleep 0.1; dd if=/dev/zero of=/dev/null bs=40M count=1; exit 0")
+            .limits(|limits| {
+                limits.memory_limit_in_bytes = 15 * MIB;
+                limits.memory_swap_limit_in_bytes = 15 * MIB;
+            })
+            .start()
+            .await?;
+        let exited = container.exited().await?;
+        assert_eq!((exited.exit_code, exited.reason.as_str()), (0, "OOMKilled"));
+        Ok(())
+    });
+}
+
+#[test]
 fn limits_change_while_the_container_runs() {
     on_node(async |kubelet| {
         let pod = kubelet.pod().run().await?;
