@@ -6,9 +6,11 @@
 mod file;
 mod manual;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use pod::HandlerConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::metrics;
@@ -74,13 +76,40 @@ pub(crate) struct Metrics {
 
 /// The runtime handlers.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub(crate) struct Runtimes {
     /// Corten's own runtime, the default handler.
     pub corten: Native,
+    /// All others.
+    #[serde(flatten)]
+    pub others: BTreeMap<String, Other>,
 }
 
-/// Corten's own runtime, the default handler.
+/// A handler of another name.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Other {
+    /// The program of an OCI runtime.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// What it is.
+    pub r#type: HandlerType,
+}
+
+/// What a handler is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum HandlerType {
+    /// Corten's own runtime, by another name.
+    Native,
+    /// A program that takes runc's commands.
+    #[default]
+    Oci,
+}
+
+/// Corten's own runtime, the default handler. Other handlers have sections of their own: `[runtimes.NAME]` with
+/// `path`, the absolute path of a program that takes runc's commands (runc, crun, youki), and `type`, which is
+/// "oci" and can be left out; or with `type = "native"` and nothing else, for Corten's own runtime by another name.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Native {
@@ -147,14 +176,14 @@ impl Config {
             data: self.root.clone(),
             state: self.state.clone(),
             netns_dir: self.cni.netns_dir.clone(),
-            handlers: self.handlers().into_iter().filter(|name| !name.is_empty()).collect(),
+            handlers: self.runtimes.handlers(),
             ..self.pod.clone()
         }
     }
 
     /// The names that a RuntimeClass may use, the default one's empty name first.
     pub(crate) fn handlers(&self) -> Vec<String> {
-        vec![String::new(), "corten".to_owned()]
+        [String::new()].into_iter().chain(self.runtimes.handlers().into_keys()).collect()
     }
 
     /// The first value that no option can have, as its key and what is wrong with it.
@@ -187,6 +216,35 @@ impl Config {
         first_bad(&paths)
             .map(|key| (key, "the path must be absolute"))
             .or_else(|| first_bad(&numbers).map(|key| (key, "the number must be at least 1")))
+            .or_else(|| self.runtimes.mistake().map(|reason| ("runtimes", reason)))
+    }
+}
+
+// === impl Runtimes ===
+
+impl Runtimes {
+    fn handlers(&self) -> BTreeMap<String, HandlerConfig> {
+        let own = ("corten".to_owned(), HandlerConfig::Native);
+        let others = self.others.iter().map(|(name, other)| {
+            let handler = match (other.r#type, &other.path) {
+                (HandlerType::Oci, Some(path)) => HandlerConfig::Oci(path.clone()),
+                _ => HandlerConfig::Native,
+            };
+            (name.clone(), handler)
+        });
+        others.chain([own]).collect()
+    }
+
+    fn mistake(&self) -> Option<&'static str> {
+        self.others.iter().find_map(|(name, other)| match (other.r#type, &other.path) {
+            _ if name.is_empty() => Some("a handler's name is empty: the default one is `corten`"),
+            (HandlerType::Oci, None) => Some("a handler of type oci needs `path`, its program"),
+            (HandlerType::Oci, Some(path)) if !path.is_absolute() => Some("`path` must be absolute"),
+            (HandlerType::Native, Some(_)) => {
+                Some("only [runtimes.corten] gives the native runtime a `path`")
+            }
+            _ => None,
+        })
     }
 }
 

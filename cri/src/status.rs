@@ -71,6 +71,8 @@ fn pod_code(error: &pod::Error) -> Code {
         pod::Error::Cgroup { source, .. } => cgroup_code(source),
         pod::Error::ExecTimeout { .. } => Code::DeadlineExceeded,
         pod::Error::File { source, .. } => io_code(source),
+        pod::Error::Handler { source, .. } => handler_code(source),
+        pod::Error::HandlerLacks { .. } => Code::FailedPrecondition,
         pod::Error::Image { source, .. } => image_code(source),
         pod::Error::ImageNotFound { .. } => Code::NotFound,
         pod::Error::ImageVolume { source, .. } => pod_code(source),
@@ -96,6 +98,16 @@ fn mount_code(failure: &runtime::Failure) -> Code {
     match kind {
         std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => Code::NotFound,
         _ => Code::Internal,
+    }
+}
+
+fn handler_code(error: &runtime::external::Error) -> Code {
+    match error {
+        runtime::external::Error::Bundle { source, .. } => io_code(source),
+        runtime::external::Error::Program { .. } | runtime::external::Error::Slow { .. } => {
+            Code::FailedPrecondition
+        }
+        runtime::external::Error::Spec(_) => Code::InvalidArgument,
     }
 }
 

@@ -1,6 +1,7 @@
 //! A container: its record, and the state that others see.
 
 mod attach;
+mod bundle;
 mod create;
 mod exec;
 mod exec_sync;
@@ -216,7 +217,8 @@ impl Node {
             // The kubelet removes the pod's cgroup once its containers have ended.
             node.remove_cgroup(&ended)
         });
-        if let Err(error) = recorded.await {
+        let recorded = recorded.await;
+        for error in [recorded, self.release_bundle(container).await].into_iter().filter_map(Result::err) {
             tracing::warn!(container = container.id, error = crate::error::chain(&error), "take in an exit");
         }
     }

@@ -37,6 +37,22 @@ pub enum Error {
         /// The kernel's answer.
         source: Arc<io::Error>,
     },
+    /// A runtime of somebody else's.
+    #[error("runtime handler {name:?}")]
+    Handler {
+        /// Its name.
+        name: String,
+        /// The cause.
+        source: Arc<runtime::external::Error>,
+    },
+    /// The container needs what its handler's runtime does not have.
+    #[error("runtime handler {name:?} has no {what}: leave it out, or use another RuntimeClass")]
+    HandlerLacks {
+        /// Its name.
+        name: String,
+        /// What it lacks.
+        what: &'static str,
+    },
     /// The image service.
     #[error("use image {name:?}")]
     Image {

@@ -15,6 +15,7 @@ pub mod stream;
 mod container;
 mod error;
 mod filter;
+mod handler;
 mod id;
 mod inspect;
 mod node;
@@ -39,13 +40,15 @@ use runtime::Runtime;
 use tokio::net::TcpStream;
 
 pub use self::error::{Error, Result, chain};
+pub use self::handler::HandlerConfig;
 pub use self::node::Config;
 
 use self::config::{ContainerConfig, PodConfig, PodResources, Resources};
 use self::event::{Listener, Snapshot};
 use self::node::Node;
 use self::status::{
-    ContainerFilter, ContainerStats, ContainerStatus, ExecOutput, Metrics, PodFilter, PodStats, PodStatus,
+    ContainerFilter, ContainerStats, ContainerStatus, ExecOutput, HandlerStatus, Metrics, PodFilter,
+    PodStats, PodStatus,
 };
 use self::stream::{Session, Stdio};
 
@@ -62,6 +65,7 @@ impl Pods {
     /// Takes in what an earlier daemon left, and is ready to serve.
     pub async fn open(config: Config, runtime: Runtime, images: Images, network: Network) -> Result<Self> {
         let node = Arc::new(Node::new(config, runtime, images, network)?);
+        node.handlers.probe().await;
         node.recover().await?;
         node.keep_measuring();
         Ok(Self { node })
@@ -234,6 +238,11 @@ impl Pods {
     pub fn monitors(&self) -> Vec<u16> {
         let pods = self.node.table.pods().into_iter();
         pods.filter_map(|pod| Some(pod.monitor()?.version())).collect()
+    }
+
+    /// The runtime handlers, the default one's empty name first.
+    pub fn handlers(&self) -> Vec<HandlerStatus> {
+        self.node.handlers.status(self.node.runtime.host())
     }
 
     /// The image service.

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{ContainerMetadata, PodMetadata};
 use crate::error::{Error, Result};
 use crate::event::Events;
+use crate::handler::{HandlerConfig, Handlers};
 use crate::record::{Records, make_private_dir};
 use crate::spec::HostFacts;
 use crate::spec::filter::Filters;
@@ -43,9 +44,9 @@ pub struct Config {
     /// `/run/corten`; `--state` sets it.
     #[serde(skip)]
     pub state: PathBuf,
-    /// Names of RuntimeClass handlers besides the default one; `[runtimes.NAME]` sets them.
+    /// RuntimeClass handlers besides the default one, by name; `[runtimes.NAME]` sets them.
     #[serde(skip)]
-    pub handlers: Vec<String>,
+    pub handlers: BTreeMap<String, HandlerConfig>,
 }
 
 impl Default for Config {
@@ -62,18 +63,8 @@ impl Default for Config {
             seccomp_dir: "/var/lib/kubelet/seccomp".into(),
             data: "/var/lib/corten".into(),
             state: "/run/corten".into(),
-            handlers: Vec::new(),
+            handlers: BTreeMap::new(),
         }
-    }
-}
-
-impl Config {
-    /// Refuses a RuntimeClass handler that nobody configured.
-    pub(crate) fn check_handler(&self, name: &str) -> Result<()> {
-        if name.is_empty() || self.handlers.iter().any(|handler| handler == name) {
-            return Ok(());
-        }
-        Err(Error::UnknownHandler { name: name.to_owned() })
     }
 }
 
@@ -97,12 +88,14 @@ pub(crate) struct Node {
     pub meters: Meters,
     pub host_facts: HostFacts,
     pub filters: Filters,
+    pub handlers: Handlers,
     pub running_pods: Tasks<PodMetadata, String>,
     pub stopping_pods: Tasks<String, ()>,
     pub removing_pods: Tasks<String, ()>,
     pub creating_containers: Tasks<(String, ContainerMetadata), String>,
     pub starting_containers: Tasks<String, ()>,
     pub removing_containers: Tasks<String, ()>,
+    pub releasing_bundles: Tasks<String, ()>,
 }
 
 impl Node {
@@ -130,12 +123,14 @@ impl Node {
             meters: Meters::new(),
             host_facts,
             filters: Filters::default(),
+            handlers: Handlers::new(&config.handlers),
             running_pods: Tasks::new("RunPodSandbox"),
             stopping_pods: Tasks::new("StopPodSandbox"),
             removing_pods: Tasks::new("RemovePodSandbox"),
             creating_containers: Tasks::new("CreateContainer"),
             starting_containers: Tasks::new("StartContainer"),
             removing_containers: Tasks::new("RemoveContainer"),
+            releasing_bundles: Tasks::new("the end of a bundle"),
             config,
         })
     }

@@ -31,6 +31,21 @@ pub struct PodStatus {
     pub ips: Vec<IpAddr>,
 }
 
+/// What a runtime handler is and can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandlerStatus {
+    /// The name that a RuntimeClass gives; empty for the default one.
+    pub name: String,
+    /// The program of another runtime; none for Corten's own.
+    pub program: Option<PathBuf>,
+    /// Mounts that are read-only with all below them.
+    pub recursive_read_only: bool,
+    /// Pods with a user namespace of their own.
+    pub user_namespaces: bool,
+    /// Why its pods are refused, if they are.
+    pub problem: Option<String>,
+}
+
 /// The state of a container, as the CRI names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ContainerState {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::config::{
-    Capabilities, ContainerConfig, ContainerMetadata, Namespaces, PidMode, PodConfig, PodMetadata, PodOrNode,
-    Profile, Resources, SecurityContext, SupplementalGroupsPolicy,
+    Capabilities, ContainerConfig, ContainerMetadata, Mount, MountAccess, Namespaces, PidMode, PodConfig,
+    PodMetadata, PodOrNode, Profile, Propagation, Resources, SecurityContext, SupplementalGroupsPolicy,
 };
 
 pub(crate) fn security_context() -> SecurityContext {
@@ -46,6 +46,16 @@ pub(crate) fn pod_config() -> PodConfig {
         overhead: Resources::default(),
         resources: Resources::default(),
         handler: String::new(),
+    }
+}
+
+pub(crate) fn mount() -> Mount {
+    Mount {
+        container_path: "/data".into(),
+        host_path: "/srv/data".into(),
+        access: MountAccess::Writable,
+        propagation: Propagation::Private,
+        selinux_relabel: false,
     }
 }
 

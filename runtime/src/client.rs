@@ -61,6 +61,7 @@ impl Monitor {
             log_line_bytes: u32::try_from(order.log_line_bytes).unwrap_or(u32::MAX),
             stdin: order.stdin,
             tty: order.tty,
+            executor: order.executor,
         });
         match self.ask(&request, &fds, &id, failed).await? {
             Answer::Process { pid } => Ok(pid),

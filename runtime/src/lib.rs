@@ -4,6 +4,7 @@ pub mod capabilities;
 pub mod cgroup;
 mod client;
 mod error;
+pub mod external;
 pub mod host;
 pub mod jail;
 mod launch;
@@ -24,7 +25,7 @@ pub use error::{Error, Failure, FailureKind};
 pub use launch::{Config, Runtime};
 pub use order::{
     AttachOrder, ContainerOrder, ContainerReport, ContainerState, Detachment, Event, ExecExit, ExecOrder,
-    ExecStdio, Exit, NamespaceMode, PidNamespace, Report, Sandbox, Stdin, recorded_exit,
+    ExecStdio, Executor, Exit, NamespaceMode, PidNamespace, Report, Sandbox, Stdin, recorded_exit,
 };
 pub use processes::Processes;
 pub use terminal::{Handover, Terminal};

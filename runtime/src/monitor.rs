@@ -31,6 +31,7 @@ mod child;
 mod clock;
 mod connection;
 mod container;
+mod driver;
 mod end;
 mod exec;
 mod family;

@@ -17,6 +17,7 @@ mod console;
 mod container;
 mod detached;
 mod devices;
+mod driver;
 mod entrance;
 mod failure;
 pub(crate) mod home;
@@ -70,6 +71,20 @@ pub(crate) fn exec(mut stage: Stage, target: OwnedFd) -> ! {
         Some(target) => joined::run(stage, target),
         None => Err(Failure::new("join the container: there is no target")),
     })
+}
+
+/// Has another OCI runtime make the container, says `Ready`, waits for `Go` and has the command started.
+///
+/// The caller has cloned it into no new namespace and into no other cgroup.
+pub(crate) fn drive_container(stage: Stage) -> ! {
+    become_stage(stage, driver::create)
+}
+
+/// Has another OCI runtime execute the command in its container.
+///
+/// The caller has cloned it into no new namespace and into no other cgroup.
+pub(crate) fn drive_exec(stage: Stage) -> ! {
+    become_stage(stage, driver::exec)
 }
 
 /// Does the work, tells of its failure, and never unwinds into the monitor's code.

@@ -60,12 +60,24 @@ pub enum Stdin {
     Once,
 }
 
+/// Who makes a container's processes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Executor {
+    /// The stages of our own.
+    #[default]
+    Native,
+    /// Another OCI runtime's program, see [`crate::external`].
+    External,
+}
+
 /// A container to be prepared.
 #[derive(Debug)]
 pub struct ContainerOrder {
     /// The container's id.
     pub id: String,
-    /// What [`crate::plan::container`] made.
+    /// Who makes its processes; the plans of its execs are for the same.
+    pub executor: Executor,
+    /// What [`crate::plan::container`] or [`crate::external::Handler::create`] made.
     pub plan: Vec<u8>,
     /// Its PID namespace.
     pub pid_namespace: PidNamespace,
@@ -86,7 +98,7 @@ pub struct ContainerOrder {
 pub struct ExecOrder {
     /// The container's id.
     pub container: String,
-    /// What [`crate::plan::exec`] made.
+    /// What [`crate::plan::exec`] or [`crate::external::Handler::exec`] made.
     pub plan: Vec<u8>,
     /// The container's cgroup.
     pub cgroup: cgroup::Handles,

@@ -19,6 +19,8 @@ mod refuse;
 pub(crate) mod steps;
 mod text;
 
+pub(crate) use text::{container_path, host_path, string};
+
 /// Where a container's root file system is made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rootfs {
@@ -122,7 +124,8 @@ fn filter_is_there(linux: &Linux, filter: Option<&Program>) -> Result<(), Error>
     Ok(())
 }
 
-fn root(spec: &Spec, rootfs: &Rootfs) -> Result<steps::Root, Error> {
+/// Where the root file system comes from.
+pub(crate) fn root(spec: &Spec, rootfs: &Rootfs) -> Result<steps::Root, Error> {
     let linux = linux_of(spec)?;
     if rootfs.lowers.is_empty() {
         return Err(Error::Missing("a layer of the root file system"));
@@ -169,7 +172,7 @@ fn uts_name(
     text::string(field, name).map(Some)
 }
 
-fn encode<T: serde::Serialize>(steps: &T) -> Result<Vec<u8>, Error> {
+pub(crate) fn encode<T: serde::Serialize>(steps: &T) -> Result<Vec<u8>, Error> {
     postcard::to_stdvec(steps).map_err(Error::Encode)
 }
 

@@ -33,6 +33,18 @@ pub fn corten() -> Result<PathBuf> {
     bail!("corten and corten-runtime are in none of {places:?}: run hack/build, or set CORTEN_BIN")
 }
 
+/// The runtime handler that pods are for when a test names none: `CRI_HANDLER`, else the default one.
+pub fn handler() -> String {
+    std::env::var("CRI_HANDLER").unwrap_or_default()
+}
+
+/// The program of this name, as a shell would find it.
+pub fn program(name: &str) -> Result<PathBuf> {
+    let places = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+    let found = places.iter().map(|place| Path::new(place).join(name)).find(|path| path.exists());
+    found.with_context(|| format!("{name} is not installed"))
+}
+
 /// Fails with a clear word unless the tests run as root.
 pub fn require_root() -> Result {
     ensure!(rustix::process::geteuid().is_root(), "the integration tests start containers: run them as root");

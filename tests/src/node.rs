@@ -135,7 +135,11 @@ impl Node {
             conf = self.network.conf_dir().display(),
             bin = self.network.bin_dir().display(),
         );
-        fs::write(self.config_file(), text).context("write the configuration")
+        let handler = match host::handler().as_str() {
+            "" => String::new(),
+            name => format!("\n[runtimes.{name}]\npath = \"{}\"\n", host::program(name)?.display()),
+        };
+        fs::write(self.config_file(), text + &handler).context("write the configuration")
     }
 
     /// The command that runs this node's daemon.

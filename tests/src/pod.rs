@@ -7,7 +7,7 @@ use anyhow::Context;
 use k8s_cri::v1 as wire;
 
 use crate::container::ContainerBuilder;
-use crate::{Kubelet, Result};
+use crate::{Kubelet, Result, host};
 
 /// A pod that is not yet run.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl<'a> PodBuilder<'a> {
             }),
             ..Default::default()
         };
-        Self { kubelet, config, handler: String::new() }
+        Self { kubelet, config, handler: host::handler() }
     }
 
     /// Changes anything of the configuration.

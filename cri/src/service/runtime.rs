@@ -1,6 +1,7 @@
 //! RuntimeService.
 
 use pod::Pods;
+use pod::status::HandlerStatus;
 use runtime::cgroup::Driver;
 use tonic::{Request, Response, Status, async_trait};
 
@@ -72,16 +73,17 @@ impl cri::runtime_service_server::RuntimeService for RuntimeService {
             true => verbose::node(&self.pods, &self.config),
             false => Default::default(),
         };
-        let host = self.pods.runtime().host();
-        let features = cri::RuntimeHandlerFeatures {
-            recursive_read_only_mounts: host.mount_setattr,
-            user_namespaces: false,
+        let handler = |handler: HandlerStatus| cri::RuntimeHandler {
+            name: handler.name,
+            features: Some(cri::RuntimeHandlerFeatures {
+                recursive_read_only_mounts: handler.recursive_read_only,
+                user_namespaces: handler.user_namespaces,
+            }),
         };
-        let handler = |name| cri::RuntimeHandler { name, features: Some(features) };
         Ok(Response::new(cri::StatusResponse {
             status: Some(cri::RuntimeStatus { conditions: self.conditions() }),
             info,
-            runtime_handlers: self.config.handlers().into_iter().map(handler).collect(),
+            runtime_handlers: self.pods.handlers().into_iter().map(handler).collect(),
             features: Some(cri::RuntimeFeatures {
                 supplemental_groups_policy: true,
                 user_namespaces_host_network: false,

@@ -20,5 +20,13 @@ pub(super) fn node(pods: &Pods, config: &Config) -> BTreeMap<String, String> {
     settings["rootDir"] = json!(config.root);
     settings["stateDir"] = json!(config.state);
     let host = json!({ "host": host, "missing": host.missing() });
-    BTreeMap::from([("config".to_owned(), settings.to_string()), ("host".to_owned(), host.to_string())])
+    let handlers = pods.handlers().into_iter().map(|handler| {
+        let about = json!({ "program": handler.program, "ready": handler.problem.is_none(), "problem": handler.problem });
+        (handler.name, about)
+    });
+    let handlers: Value = serde_json::Map::from_iter(handlers).into();
+    [("config", settings), ("handlers", handlers), ("host", host)]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_string()))
+        .collect()
 }

@@ -10,6 +10,7 @@ use oci_spec::runtime::Spec;
 use runtime::cgroup::Limits;
 use runtime::{ContainerOrder, PidNamespace, Stdin, plan};
 
+use super::bundle::Making;
 use super::volumes::Volume;
 use super::{Container, Template, parse_cgroup};
 use crate::config::{ContainerConfig, MountAccess, PidMode, Profile};
@@ -187,13 +188,13 @@ impl Node {
         let volumes = self.mount_volumes(container, &source.volumes)?;
         let spec = self.spec(container, &source, &Surroundings { neighbours, image_volumes: volumes })?;
         self.records.save_spec(&container.pod.id, &container.id, &spec)?;
-        let filter = self.filters.program(&spec)?;
-        let plan = plan::container(&spec, &self.rootfs(container, &source.lease)?, filter.as_deref())
-            .map_err(|error| Error::invalid("config", crate::error::chain(&error)))?;
+        let rootfs = self.rootfs(container, &source.lease)?;
+        let Making { executor, plan, filter } = self.making(container, &spec, &rootfs)?;
         let cgroup = self.make_cgroup(container, &spec)?;
         let config = &container.config;
         let order = ContainerOrder {
             id: container.id.clone(),
+            executor,
             plan,
             pid_namespace: match &config.security.namespaces.pid {
                 PidMode::Container => PidNamespace::Own,

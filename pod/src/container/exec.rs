@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oci_spec::runtime::Process;
-use runtime::{ExecExit, ExecOrder, ExecStdio, Handover, Terminal, plan};
+use runtime::{ExecExit, ExecOrder, ExecStdio, Handover, Terminal};
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
@@ -69,8 +69,7 @@ impl Node {
     ) -> Result<Vec<u8>> {
         let template = self.exec_template(container)?;
         let process = process(&template, command, tty)?;
-        plan::exec(&template.spec, &process, template.filter.as_deref())
-            .map_err(|error| Error::invalid("cmd", crate::error::chain(&error)))
+        self.process_plan(container, &template, &process)
     }
 
     /// From memory, or after a restart of the daemon from the container's record.

@@ -31,6 +31,9 @@ impl Node {
             }
         }
         if failures.is_empty() {
+            self.release_bundle(container).await.unwrap_or_else(|error| failures.push(error));
+        }
+        if failures.is_empty() {
             let (node, gone) = (self.clone(), container.clone());
             let removed = blocking(move || {
                 node.remove_cgroup(&gone)?;

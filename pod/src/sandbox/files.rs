@@ -33,6 +33,8 @@ pub(crate) fn remove(dir: &Path) -> Result<()> {
     let shm = dir.join("shm");
     runtime::mount::detach(&shm).map_err(Error::file("unmount", &shm))?;
     volumes::detach_all(dir)?;
+    // A bundle that no record speaks of any more.
+    runtime::external::release_all(dir).map_err(Error::file("unmount the bundles in", dir))?;
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::file("remove", dir)(error)),
         _ => Ok(()),

@@ -26,7 +26,9 @@ impl Node {
     }
 
     async fn run_pod_once(self: Arc<Self>, config: PodConfig) -> Result<String> {
-        self.config.check_handler(&config.handler)?;
+        if let Some(external) = self.handlers.external(&config.handler)? {
+            external.ready().await?;
+        }
         let sysctls = sysctl::for_pod(&config, &self.config.sysctls)?;
         let pod = Arc::new(self.new_sandbox(config)?);
         self.table.insert_pod(pod.clone())?;

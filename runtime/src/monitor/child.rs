@@ -137,6 +137,13 @@ impl Monitor {
         if let Some(link) = link {
             self.read_link(link);
         }
+        if let Some(child) = self.children.get(key)
+            && let Role::Init(container) = child.role
+            && self.is_end_early(container)
+        {
+            self.poll.remove(&child.pidfd);
+            return;
+        }
         let Some((role, code)) = self.reap(key) else { return };
         match role {
             Role::Exec(exec) => self.exec_ended(exec, code),

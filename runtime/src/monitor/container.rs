@@ -18,12 +18,13 @@ use super::poll::Key;
 use super::wire::{Answer, CreateOrder, Descriptors, Refusal};
 use crate::cgroup::{self, Handles};
 use crate::native::{self, Stage, link};
-use crate::{Exit, Failure, PidNamespace, Stdin};
+use crate::{Executor, Exit, Failure, PidNamespace, Stdin};
 
 /// What the monitor knows of a container.
 #[derive(Debug)]
 pub(super) struct Container {
     pub(super) id: String,
+    pub(super) executor: Executor,
     pub(super) phase: Phase,
     /// Its init until it is reaped; before the command runs, the stage that prepares it.
     pub(super) init: Option<Key>,
@@ -95,6 +96,7 @@ impl Container {
         let oom_kills = cgroup.oom.as_ref().and_then(|file| cgroup::oom_kills(file.as_fd()).ok());
         Self {
             id: order.id.clone(),
+            executor: order.executor,
             phase: Phase::Preparing { ticket },
             init: None,
             pid: 0,
@@ -229,6 +231,7 @@ impl Monitor {
             let at_ns = container.started_at_ns;
             self.answer(ticket, Ok(Answer::Started { at_ns }));
         }
+        self.driver_ended(key);
     }
 
     /// The process whose PID namespace is to be joined, if any.
@@ -272,6 +275,9 @@ impl Monitor {
     }
 
     fn clone_init(&mut self, key: Key, own_pid_namespace: bool, stage: Stage) -> io::Result<()> {
+        if self.is_external(key) {
+            return self.clone_driver(key, stage);
+        }
         let mut namespaces = libc::CLONE_NEWNS;
         if own_pid_namespace {
             namespaces |= libc::CLONE_NEWPID;

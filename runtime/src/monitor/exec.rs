@@ -73,12 +73,18 @@ impl Monitor {
         let v1_tasks = family::take_tasks(&mut cgroup).map_err(failed("copy a descriptor"))?;
         let stage =
             Stage { plan, link: stage_end, stdio, pod: None, pid_namespace: None, handover, v1_tasks };
-        let unified = cgroup.unified.as_ref().map(AsFd::as_fd);
-        let birthplace = Birthplace { namespaces: 0, cgroup: unified, beside: Some(init) };
-        let mut fds = stage_fds(&stage);
-        fds.push(target.as_raw_fd());
-        let work = Work { run: |(stage, target)| native::exec(stage, target), with: (stage, target), fds };
-        let child = match self.clone_child(Role::Exec(key), &birthplace, work) {
+        let cloned = if self.is_external(container) {
+            self.clone_exec_driver(key, stage)
+        } else {
+            let unified = cgroup.unified.as_ref().map(AsFd::as_fd);
+            let birthplace = Birthplace { namespaces: 0, cgroup: unified, beside: Some(init) };
+            let mut fds = stage_fds(&stage);
+            fds.push(target.as_raw_fd());
+            let work =
+                Work { run: |(stage, target)| native::exec(stage, target), with: (stage, target), fds };
+            self.clone_child(Role::Exec(key), &birthplace, work)
+        };
+        let child = match cloned {
             Ok(child) => child,
             Err(error) => {
                 self.remove_link(link);

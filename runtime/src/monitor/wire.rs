@@ -19,7 +19,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Detachment, ExecExit, Exit, Failure, NamespaceMode, PidNamespace, Report, Stdin};
+use crate::{Detachment, ExecExit, Executor, Exit, Failure, NamespaceMode, PidNamespace, Report, Stdin};
 
 /// The protocol's number.
 pub(crate) const VERSION: u16 = 1;
@@ -82,6 +82,7 @@ pub(crate) struct CreateOrder {
     pub(crate) log_line_bytes: u32,
     pub(crate) stdin: Stdin,
     pub(crate) tty: bool,
+    pub(crate) executor: Executor,
 }
 
 /// See [`crate::ExecOrder`].

@@ -7,12 +7,12 @@ use std::path::Path;
 use super::Error;
 
 /// A string without NUL bytes.
-pub(super) fn string(field: &str, text: &str) -> Result<CString, Error> {
+pub(crate) fn string(field: &str, text: &str) -> Result<CString, Error> {
     CString::new(text).map_err(|_| Error::invalid(field, "it has a NUL byte"))
 }
 
 /// An absolute path of the host.
-pub(super) fn host_path(field: &str, path: &Path) -> Result<CString, Error> {
+pub(crate) fn host_path(field: &str, path: &Path) -> Result<CString, Error> {
     if !path.is_absolute() {
         return Err(Error::invalid(field, format!("{} is not an absolute path", path.display())));
     }
@@ -20,7 +20,7 @@ pub(super) fn host_path(field: &str, path: &Path) -> Result<CString, Error> {
 }
 
 /// An absolute path of the container, made relative to its root, without `.`, `..` and empty parts.
-pub(super) fn container_path(field: &str, path: &Path) -> Result<CString, Error> {
+pub(crate) fn container_path(field: &str, path: &Path) -> Result<CString, Error> {
     if !path.is_absolute() {
         return Err(Error::invalid(field, format!("{} is not an absolute path", path.display())));
     }

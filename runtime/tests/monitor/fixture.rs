@@ -1,6 +1,6 @@
 //! A node with an image of busybox, and pods on it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
@@ -9,10 +9,12 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use oci_spec::runtime::Spec;
 use runtime::cgroup::{Cgroup, CgroupPath, Limits};
+use runtime::external::{Bundle, Handler};
 use runtime::plan::{self, Rootfs};
 use runtime::{
-    Config, ContainerOrder, Error, Event, Events, ExecExit, ExecOrder, ExecStdio, Exit, Monitor,
+    Config, ContainerOrder, Error, Event, Events, ExecExit, ExecOrder, ExecStdio, Executor, Exit, Monitor,
     NamespaceMode, PidNamespace, Runtime, Sandbox, Stdin,
 };
 use serde_json::{Value, json};
@@ -34,6 +36,8 @@ pub(crate) struct Pod<'a> {
     pub(crate) monitor: Monitor,
     pub(crate) events: Events,
     cgroups: Vec<Cgroup>,
+    /// Containers of other runtimes.
+    handlers: BTreeMap<String, Handler>,
 }
 
 /// A container's order before it is one.
@@ -44,6 +48,8 @@ pub(crate) struct Container {
     pub(crate) stdin: Stdin,
     pub(crate) limits: Limits,
     pub(crate) log_line_bytes: usize,
+    /// Another runtime that makes it.
+    pub(crate) handler: Option<Handler>,
 }
 
 pub(crate) fn node() -> Node {
@@ -87,7 +93,7 @@ impl Node {
     pub(crate) async fn launch(&self, sandbox: Sandbox) -> Result<Pod<'_>, Error> {
         let id = sandbox.id.clone();
         let (monitor, events) = self.runtime.launch(sandbox).await?;
-        Ok(Pod { node: self, id, monitor, events, cgroups: Vec::new() })
+        Ok(Pod { node: self, id, monitor, events, cgroups: Vec::new(), handlers: BTreeMap::new() })
     }
 
     pub(crate) async fn pod(&self) -> Pod<'_> {
@@ -129,13 +135,24 @@ impl Pod<'_> {
             work: path("work"),
         };
         let tty = container.spec["process"]["terminal"] == true;
-        let spec = serde_json::from_value(container.spec).unwrap();
+        let mut spec: Spec = serde_json::from_value(container.spec).unwrap();
         let cgroup = format!("/corten-test-monitor-{}/{}", std::process::id(), container.id);
         let cgroup: CgroupPath = cgroup.parse().unwrap();
         let cgroup = self.node.runtime.cgroups().create(&cgroup, &container.limits).unwrap();
         self.cgroups.push(cgroup.clone());
+        let (executor, plan) = match &container.handler {
+            None => (Executor::Native, plan::container(&spec, &rootfs, None).unwrap()),
+            Some(handler) => {
+                let linux = spec.linux_mut().as_mut().unwrap();
+                linux.set_cgroups_path(Some(cgroup.path().as_str().into()));
+                self.handlers.insert(container.id.clone(), handler.clone());
+                let bundle = Bundle::new(self.dir(), &container.id);
+                (Executor::External, handler.create(&bundle, &spec, &rootfs).unwrap())
+            }
+        };
         ContainerOrder {
-            plan: plan::container(&spec, &rootfs, None).unwrap(),
+            executor,
+            plan,
             pid_namespace: container.pid_namespace,
             cgroup: cgroup.handles().unwrap(),
             log: Some(open_log(&self.log_path(&container.id))),
@@ -199,7 +216,7 @@ impl Pod<'_> {
     ) -> ExecOrder {
         ExecOrder {
             container: container.into(),
-            plan: self.exec_plan(args, false),
+            plan: self.plan_of(container, args, false),
             cgroup: self.cgroup(container).handles().unwrap(),
             stdio: ExecStdio::Streams([
                 File::open("/dev/null").unwrap().into(),
@@ -211,12 +228,21 @@ impl Pod<'_> {
     }
 
     pub(crate) fn exec_plan(&self, args: &[&str], tty: bool) -> Vec<u8> {
+        self.plan_of("", args, tty)
+    }
+
+    /// The plan of a command for whoever made the container.
+    pub(crate) fn plan_of(&self, container: &str, args: &[&str], tty: bool) -> Vec<u8> {
         let spec = spec("");
         let mut process = spec["process"].clone();
         process["args"] = json!(args);
         process["terminal"] = json!(tty);
         let process = serde_json::from_value(process).unwrap();
-        plan::exec(&serde_json::from_value(spec).unwrap(), &process, None).unwrap()
+        let spec = serde_json::from_value(spec).unwrap();
+        match self.handlers.get(container) {
+            None => plan::exec(&spec, &process, None).unwrap(),
+            Some(handler) => handler.exec(&Bundle::new(self.dir(), container), &spec, &process).unwrap(),
+        }
     }
 
     /// Ends the pod; nothing of it may be left.
@@ -247,6 +273,7 @@ impl Container {
             stdin: Stdin::Closed,
             limits: Limits::default(),
             log_line_bytes: 16 << 10,
+            handler: None,
         }
     }
 

@@ -6,6 +6,7 @@ mod attach;
 mod container;
 mod cost;
 mod exec;
+mod external;
 mod fixture;
 mod log;
 mod pod;

@@ -1,0 +1,52 @@
+//! The answer to `features`, see features.md of the OCI runtime specification; runc has it since 1.1.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// What a runtime says that it can do beyond what every one of them can.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Features {
+    /// Mounts that are read-only with all below them (`rro`).
+    pub recursive_read_only: bool,
+    /// Mounts with mapped ids.
+    pub idmapped_mounts: bool,
+    /// It was built without seccomp: a profile would be dropped or refused.
+    pub no_seccomp: bool,
+}
+
+impl Features {
+    /// Reads the answer; what is not in it is not there.
+    pub(super) fn parse(json: &str) -> Self {
+        let answer: Value = serde_json::from_str(json).unwrap_or_default();
+        let options = answer["mountOptions"].as_array();
+        Self {
+            recursive_read_only: options.is_some_and(|options| options.iter().any(|option| option == "rro")),
+            idmapped_mounts: answer["linux"]["mountExtensions"]["idmap"]["enabled"] == true,
+            no_seccomp: answer["linux"]["seccomp"]["enabled"] == false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_said_is_believed() {
+        let none = Features::default();
+        let rro = Features { recursive_read_only: true, ..none };
+        for (answer, expected) in [
+            (r#"{"mountOptions":["ro","rro"],"linux":{"seccomp":{"enabled":true}}}"#, rro),
+            (
+                r#"{"mountOptions":["ro"],"linux":{"mountExtensions":{"idmap":{"enabled":true}}}}"#,
+                Features { idmapped_mounts: true, ..none },
+            ),
+            (r#"{"linux":{"seccomp":{"enabled":false}}}"#, Features { no_seccomp: true, ..none }),
+            (r#"{"mountOptions":"rro"}"#, none),
+            ("No help topic for 'features'", none),
+            ("", none),
+        ] {
+            assert_eq!(Features::parse(answer), expected, "{answer}");
+        }
+    }
+}

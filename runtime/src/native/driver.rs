@@ -1,0 +1,234 @@
+//! The stage that has another OCI runtime build the container or enter it, by that runtime's command line.
+//!
+//! It speaks to the monitor as the stages of our own do. Unlike them it stays in the host's namespaces and in
+//! the monitor's cgroup, mounts the root file system where the runtime sees it, and runs the runtime's program
+//! to its end once for each verb. The process that the runtime leaves behind becomes a child of the monitor,
+//! the nearest subreaper, and takes over the role of the driver. Follows runc(8) and the OCI runtime
+//! specification 1.2; the working directory is the bundle, so that no path is too long for a socket.
+
+use std::convert::Infallible;
+use std::ffi::CStr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags};
+
+use self::console::Console;
+use self::files::Files;
+use self::init::Init;
+use self::invocation::{Output, invoke};
+use super::container::wait;
+use super::failure::{Context, Failure};
+use super::link::{self, FailureKind, FromStage};
+use super::overlay::{self, Stack, Top};
+use super::root::{Root, make_host_directory};
+use super::{Stage, entrance, settings, volume};
+use crate::external::steps::{Create, Exec, Target};
+use crate::plan::steps;
+use crate::sys::clone;
+
+mod console;
+mod files;
+mod init;
+mod invocation;
+
+/// Has the container made, says `Ready`, waits for `Go` and has its command started.
+pub(super) fn create(stage: &Stage) -> Result<Infallible, Failure> {
+    let plan: Create = entrance::plan(&stage.plan)?;
+    settings::set_oom_score(plan.oom_score_adj)?;
+    furnish(&plan)?;
+    enter(&plan.target)?;
+    let files = Files::new();
+    let made = make(&plan, stage, &files);
+    files.remove();
+    let made = match made {
+        // Others find that out when the command is executed, and so whoever waits is told at the start.
+        Err(failure) if !is_of_command(failure.kind) => return Err(failure),
+        made => made,
+    };
+    give_output_up()?;
+    wait(&stage.link)?;
+    let init = made?;
+    let started = invoke(&plan.target, &files, &[c"start", &plan.target.id], Output::None);
+    files.remove();
+    if let Err(failure) = started {
+        invoke(&plan.target, &files, &[c"delete", c"--force", &plan.target.id], Output::None).ok();
+        files.remove();
+        return Err(failure);
+    }
+    init.wait();
+    clone::exit(0)
+}
+
+/// Has a process started in the container, which takes over.
+pub(super) fn exec(stage: &Stage) -> Result<Infallible, Failure> {
+    let plan: Exec = entrance::plan(&stage.plan)?;
+    settings::set_oom_score(plan.oom_score_adj)?;
+    enter(&plan.target)?;
+    let files = Files::new();
+    let executed = run(&plan, stage, &files);
+    files.remove();
+    executed?;
+    clone::exit(0)
+}
+
+/// The root file system and the sources of what is mounted in it.
+fn furnish(plan: &Create) -> Result<(), Failure> {
+    let steps::Root { layers, lowers, upper, work, .. } = &plan.root;
+    let stack = Stack { layers, lowers, top: Top::Writable { upper, work } };
+    overlay::mount_on(&stack, &plan.rootfs)?;
+    let root = Root::at(&plan.rootfs).during(|| format!("open {}", plan.rootfs.to_string_lossy()))?;
+    for source in &plan.sources {
+        if rustix::fs::access(source, rustix::fs::Access::EXISTS) == Err(Errno::NOENT) {
+            make_host_directory(source).during(|| format!("make {}", source.to_string_lossy()))?;
+        }
+    }
+    for wanted in &plan.volumes {
+        let source = || format!("make {}", wanted.source.to_string_lossy());
+        make_host_directory(&wanted.source).during(source)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let volume = rustix::fs::openat(CWD, &wanted.source, flags, Mode::empty()).during(source)?;
+        match root.find(&wanted.place) {
+            Ok(there) => volume::fill(&there, &volume)?,
+            Err(Errno::NOENT) => {}
+            Err(errno) => {
+                return Err(errno).during(|| format!("find /{}", wanted.place.to_string_lossy()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `create`: its init waits when this returns, and is the monitor's.
+fn make(plan: &Create, stage: &Stage, files: &Files) -> Result<Init, Failure> {
+    let console = plan.terminal.then(|| Console::listen(files)).transpose()?;
+    fill_stdio(stage, console.is_some())?;
+    let mut words = vec![c"create", c"--bundle", c".", c"--pid-file", &files.pid];
+    if console.is_some() {
+        words.extend([c"--console-socket", &files.console]);
+    }
+    words.push(&plan.target.id);
+    invoke(&plan.target, files, &words, Output::Own)?;
+    if let Some(console) = console {
+        console.pass_on(&stage.link)?;
+    }
+    hand_over(stage, files).map(Init::new)
+}
+
+/// `exec`: the process runs when this returns, and is the monitor's.
+fn run(plan: &Exec, stage: &Stage, files: &Files) -> Result<(), Failure> {
+    files.write_process(&plan.process)?;
+    let console = plan.terminal.then(|| Console::listen(files)).transpose()?;
+    fill_stdio(stage, console.is_some())?;
+    let mut words = vec![c"exec", c"--process", &files.process, c"--pid-file", &files.pid, c"--detach"];
+    if console.is_some() {
+        words.extend([c"--console-socket", &files.console]);
+    }
+    words.push(&plan.target.id);
+    invoke(&plan.target, files, &words, Output::Own)?;
+    if let Some(console) = console {
+        console.pass_on(stage.handover.as_ref().unwrap_or(&stage.link))?;
+    }
+    hand_over(stage, files).map(drop)
+}
+
+/// Says whose process it is now: the one in the pid file, which must be the monitor's child by now.
+fn hand_over(stage: &Stage, files: &Files) -> Result<i32, Failure> {
+    let what = || "find the container's process".to_owned();
+    let pid = files.read_pid()?;
+    let process = Pid::from_raw(pid).ok_or_else(|| Failure::new(what()))?;
+    // The monitor reaps nobody whom it does not know while the link is open: the number is still the process'.
+    let pidfd = rustix::process::pidfd_open(process, PidfdFlags::empty()).during(what)?;
+    let monitor = rustix::process::getppid().map_or(0, Pid::as_raw_pid);
+    if files::parent(pid) != Some(monitor) {
+        return Err(Failure::new(format!("{}: {pid} is not a child of the monitor", what())));
+    }
+    link::send(&stage.link, &FromStage::Process { pid }, Some(pidfd.as_fd()))
+        .during(|| "report the process".into())?;
+    Ok(pid)
+}
+
+/// Makes the bundle the working directory.
+fn enter(target: &Target) -> Result<(), Failure> {
+    rustix::process::chdir(&target.bundle).during(|| format!("enter {}", target.bundle.to_string_lossy()))
+}
+
+/// A null device for what the monitor did not give; with a terminal the runtime needs none of the three.
+fn fill_stdio(stage: &Stage, has_console: bool) -> Result<(), Failure> {
+    if has_console || stage.stdio.iter().any(Option::is_none) {
+        super::console::fill(&stage.stdio, &null()?)?;
+    }
+    Ok(())
+}
+
+/// Lets go of the container's pipes: who waits for their end waits for the container's processes alone.
+fn give_output_up() -> Result<(), Failure> {
+    super::console::fill(&[None, None, None], &null()?)
+}
+
+fn null() -> Result<OwnedFd, Failure> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, c"/dev/null", flags, Mode::empty()).during(|| "open /dev/null".into())
+}
+
+fn is_of_command(kind: FailureKind) -> bool {
+    matches!(kind, FailureKind::NotExecutable | FailureKind::NotFound)
+}
+
+/// What a runtime's own words mean.
+fn kind_of(text: &str) -> FailureKind {
+    let text = text.to_ascii_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    if has(&["executable file not found", "executable file `"]) {
+        return FailureKind::NotFound;
+    }
+    if has(&["stopped container", "is not running", "does not exist"]) {
+        return FailureKind::TargetGone;
+    }
+    // runc's words, then crun's.
+    let is_of_exec = has(&["exec: \"", "exec /", "exec container process", "open executable"]);
+    if is_of_exec && has(&["no such file or directory"]) {
+        return FailureKind::NotFound;
+    }
+    if is_of_exec && has(&["permission denied", "is a directory", "exec format error"]) {
+        return FailureKind::NotExecutable;
+    }
+    FailureKind::Setup
+}
+
+/// Adds what the runtime said to what it was told to do.
+fn failure(verb: &CStr, target: &Target, text: &str) -> Failure {
+    let program = target.program.to_string_lossy();
+    let what = format!("{program} {}: {text}", verb.to_string_lossy());
+    Failure::new(what).of_kind(kind_of(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_runtimes_are_understood() {
+        for (text, kind) in [
+            (
+                "runc create failed: unable to start container process: exec: \"nope\": executable file not found in $PATH",
+                FailureKind::NotFound,
+            ),
+            ("executable file `nope` not found in $PATH: No such file or directory", FailureKind::NotFound),
+            (
+                "exec failed: unable to start container process: exec: \"/nope\": stat /nope: no such file or directory",
+                FailureKind::NotFound,
+            ),
+            (
+                "unable to start container process: exec: \"/etc\": permission denied",
+                FailureKind::NotExecutable,
+            ),
+            ("exec failed: cannot exec in a stopped container", FailureKind::TargetGone),
+            ("container \"a\" does not exist", FailureKind::TargetGone),
+            ("error mounting \"/x\" to rootfs: no such file or directory", FailureKind::Setup),
+        ] {
+            assert_eq!(kind_of(text), kind, "{text}");
+        }
+    }
+}
