@@ -6,17 +6,20 @@
 mod client;
 mod configs;
 mod containers;
+mod events;
 mod exec;
 mod explain;
 mod images;
 mod info;
 mod logs;
 mod message;
+mod metrics;
 mod output;
 mod pods;
 mod pull;
 mod run;
 mod stats;
+mod update;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -81,8 +84,22 @@ pub(crate) enum Command {
     Exec(exec::Exec),
     /// Show a container's log
     Logs(logs::Logs),
+    /// Change the limits of running containers
+    Update(update::Update),
     /// Show what containers use
     Stats(stats::Stats),
+    /// Show what pods use
+    Statsp(stats::PodStats),
+    /// Show the metrics of pods
+    Metricsp(metrics::PodMetrics),
+    /// Show what the metrics of pods are
+    Metricdescs(metrics::Descriptors),
+    /// Show what happens to pods and containers, as it happens
+    Events(events::Events),
+    /// Show what images take on the disk
+    Imagefsinfo(images::Filesystem),
+    /// Show what the kubelet is told of the runtime's configuration
+    RuntimeConfig(info::RuntimeConfig),
     /// Show the server's state
     Info(info::Info),
     /// Show the server's version
@@ -95,6 +112,13 @@ pub(crate) struct Output {
     /// Show it as this
     #[arg(short, long, value_enum)]
     output: Option<Format>,
+}
+
+impl Output {
+    /// What a program wants to read; none for a person.
+    fn format(&self) -> Option<Format> {
+        self.output.filter(|format| *format != Format::Table)
+    }
 }
 
 /// Which objects a command is about.
@@ -132,7 +156,14 @@ impl Command {
             Self::Stop(command) => command.execute(client).await,
             Self::Rm(command) => command.execute(client).await,
             Self::Logs(command) => command.execute(client).await,
+            Self::Update(command) => command.execute(client).await,
             Self::Stats(command) => command.execute(client).await,
+            Self::Statsp(command) => command.execute(client).await,
+            Self::Metricsp(command) => command.execute(client).await,
+            Self::Metricdescs(command) => command.execute(client).await,
+            Self::Events(command) => command.execute(client).await,
+            Self::Imagefsinfo(command) => command.execute(client).await,
+            Self::RuntimeConfig(command) => command.execute(client).await,
             Self::Info(command) => command.execute(client).await,
             Self::Version(command) => command.execute(client).await,
         }?;

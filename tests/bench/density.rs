@@ -77,6 +77,14 @@ async fn lists(contestant: &Contestant, number: usize, report: &mut Report, runn
         let began = Instant::now();
         runtime.list_container_stats(wire::ListContainerStatsRequest::default()).await?;
         add("ListContainerStats, 40 pods", began);
+        let began = Instant::now();
+        let request = wire::ListPodSandboxStatsRequest::default();
+        match runtime.list_pod_sandbox_stats(request).await {
+            Ok(_) => add("ListPodSandboxStats, 40 pods", began),
+            // Older ones do not have it.
+            Err(status) if status.code() == tonic::Code::Unimplemented => {}
+            Err(status) => return Err(status.into()),
+        }
     }
     Ok(())
 }

@@ -149,7 +149,7 @@ impl List {
     }
 
     async fn print(&self, client: &mut Client, response: &ListContainersResponse) -> anyhow::Result<()> {
-        if let Some(format) = self.output.output {
+        if let Some(format) = self.output.format() {
             return print_value(&message::to_json("ListContainersResponse", response)?, format);
         }
         let id = |id: &str| if self.no_trunc || self.quiet { id.to_owned() } else { short_id(id) };
@@ -212,7 +212,7 @@ impl Inspect {
             let status = message::to_json("ContainerStatus", &status)?;
             print_value(
                 &info::with_status(status, &response.info),
-                self.output.output.unwrap_or(Format::Json),
+                self.output.format().unwrap_or(Format::Json),
             )?;
         }
         Ok(())

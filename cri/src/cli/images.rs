@@ -1,4 +1,4 @@
-//! `images`, `rmi`, `inspecti`.
+//! `images`, `rmi`, `inspecti`, `imagefsinfo`.
 
 use anyhow::{Context, ensure};
 use clap::Args;
@@ -7,8 +7,8 @@ use super::client::{Client, answer};
 use super::output::{Format, print_line, print_table, print_value, short_id, size};
 use super::{Ids, Output, info, message};
 use crate::wire::cri::{
-    Image, ImageFilter, ImageSpec, ImageStatusRequest, ListImagesRequest, ListImagesResponse,
-    RemoveImageRequest,
+    FilesystemUsage, Image, ImageFilter, ImageFsInfoRequest, ImageSpec, ImageStatusRequest,
+    ListImagesRequest, ListImagesResponse, RemoveImageRequest, UInt64Value,
 };
 
 /// `images`
@@ -49,6 +49,32 @@ pub(crate) struct Inspect {
     output: Output,
 }
 
+/// `imagefsinfo`
+#[derive(Debug, Args)]
+pub(crate) struct Filesystem {
+    #[command(flatten)]
+    output: Output,
+}
+
+impl Filesystem {
+    pub(crate) async fn execute(self, client: &mut Client) -> anyhow::Result<()> {
+        let response = answer(client.images.image_fs_info(ImageFsInfoRequest {}).await)?;
+        if self.output.output != Some(Format::Table) {
+            let format = self.output.format().unwrap_or(Format::Json);
+            return print_value(&message::to_json("ImageFsInfoResponse", &response)?, format);
+        }
+        let row = |(kind, usage): (&str, &FilesystemUsage)| {
+            let value = |number: Option<UInt64Value>| number.map_or(0, |number| number.value);
+            let mountpoint = usage.fs_id.clone().unwrap_or_default().mountpoint;
+            [kind.to_owned(), mountpoint, size(value(usage.used_bytes)), value(usage.inodes_used).to_string()]
+        };
+        let images = response.image_filesystems.iter().map(|usage| ("images", usage));
+        let containers = response.container_filesystems.iter().map(|usage| ("containers", usage));
+        let rows: Vec<_> = images.chain(containers).map(row).collect();
+        print_table(["FILESYSTEM", "MOUNTPOINT", "USED", "INODES"], &rows)
+    }
+}
+
 impl List {
     pub(crate) async fn execute(self, client: &mut Client) -> anyhow::Result<()> {
         let spec = self.reference.clone().map(|image| ImageSpec { image, ..Default::default() });
@@ -59,7 +85,7 @@ impl List {
     }
 
     fn print(&self, response: &ListImagesResponse) -> anyhow::Result<()> {
-        if let Some(format) = self.output.output {
+        if let Some(format) = self.output.format() {
             return print_value(&message::to_json("ListImagesResponse", response)?, format);
         }
         if self.quiet {
@@ -121,7 +147,7 @@ impl Inspect {
             let status = message::to_json("Image", &image)?;
             print_value(
                 &info::with_status(status, &response.info),
-                self.output.output.unwrap_or(Format::Json),
+                self.output.format().unwrap_or(Format::Json),
             )?;
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! `info`, `version`, and the `info` maps of verbose answers.
+//! `info`, `version`, `runtime-config`, and the `info` maps of verbose answers.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::Output;
 use super::client::{Client, answer};
 use super::message;
 use super::output::{Format, print_line, print_value};
-use crate::wire::cri::{StatusRequest, VersionRequest};
+use crate::wire::cri::{RuntimeConfigRequest, StatusRequest, VersionRequest};
 
 /// `info`
 #[derive(Debug, Args)]
@@ -28,6 +28,26 @@ pub(crate) struct Version {
     output: Output,
 }
 
+/// `runtime-config`
+#[derive(Debug, Args)]
+pub(crate) struct RuntimeConfig {
+    #[command(flatten)]
+    output: Output,
+}
+
+impl RuntimeConfig {
+    pub(crate) async fn execute(self, client: &mut Client) -> anyhow::Result<()> {
+        let config = answer(client.runtime.runtime_config(RuntimeConfigRequest {}).await)?;
+        if let Some(format) = self.output.format() {
+            return print_value(&message::to_json("RuntimeConfigResponse", &config)?, format);
+        }
+        match config.linux {
+            Some(linux) => print_line(&format!("cgroup driver: {}", linux.cgroup_driver().as_str_name())),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Info {
     pub(crate) async fn execute(self, client: &mut Client) -> anyhow::Result<()> {
         let response = answer(client.runtime.status(StatusRequest { verbose: !self.quiet }).await)?;
@@ -36,14 +56,14 @@ impl Info {
         };
         answer.remove("info");
         answer.extend(parsed(&response.info));
-        print_value(&Value::Object(answer), self.output.output.unwrap_or(Format::Json))
+        print_value(&Value::Object(answer), self.output.format().unwrap_or(Format::Json))
     }
 }
 
 impl Version {
     pub(crate) async fn execute(self, client: &mut Client) -> anyhow::Result<()> {
         let version = answer(client.runtime.version(VersionRequest { version: "v1".to_owned() }).await)?;
-        if let Some(format) = self.output.output {
+        if let Some(format) = self.output.format() {
             return print_value(&message::to_json("VersionResponse", &version)?, format);
         }
         for (name, value) in [

@@ -6,21 +6,30 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::ValueEnum;
 use serde_json::Value;
 
-/// What a program wants to read.
+/// How an answer is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     /// JSON
     Json,
     /// YAML
     Yaml,
+    /// What a person wants to read
+    Table,
 }
 
 /// Prints a value for a program.
 pub(crate) fn print_value(value: &Value, format: Format) -> anyhow::Result<()> {
     match format {
-        Format::Json => print_line(&serde_json::to_string_pretty(value)?),
+        Format::Json | Format::Table => print_line(&serde_json::to_string_pretty(value)?),
         Format::Yaml => print_line(serde_norway::to_string(value)?.trim_end()),
     }
+}
+
+/// Makes room for what is printed anew.
+pub(crate) fn clear_screen() -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    write!(out, "\x1b[2J\x1b[H")?;
+    Ok(out.flush()?)
 }
 
 /// Prints rows under their headings, each column as wide as its widest cell.

@@ -127,7 +127,7 @@ impl List {
     }
 
     fn print(&self, response: &ListPodSandboxResponse) -> anyhow::Result<()> {
-        if let Some(format) = self.output.output {
+        if let Some(format) = self.output.format() {
             return print_value(&message::to_json("ListPodSandboxResponse", response)?, format);
         }
         let id = |id: &str| if self.no_trunc || self.quiet { id.to_owned() } else { short_id(id) };
@@ -162,7 +162,7 @@ impl Inspect {
             let status = message::to_json("PodSandboxStatus", &status)?;
             print_value(
                 &info::with_status(status, &response.info),
-                self.output.output.unwrap_or(Format::Json),
+                self.output.format().unwrap_or(Format::Json),
             )?;
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! The client commands of `corten`, as a person types them.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use anyhow::{Context, bail};
@@ -109,6 +110,63 @@ fn a_followed_log_ends_with_its_container() {
         let text = run(kubelet, &["logs", "-f", &container.id])?;
         assert_eq!(text, "one\ntwo\nthree");
         assert_eq!(run(kubelet, &["logs", "--tail", "1", &container.id])?, "three");
+        Ok(())
+    });
+}
+
+#[test]
+fn numbers_are_told_in_tables_and_as_json() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        let pod = kubelet.pod().run().await?;
+        let container = pod.container().limits(|limits| limits.memory_limit_in_bytes = 64 << 20);
+        let container = container.start().await?;
+        let short = &container.id[..12];
+        let table = run(kubelet, &["stats", "--id", short, "-o", "table"])?;
+        assert!(table.contains("CPU %") && table.contains(short), "{table}");
+        let table = run(kubelet, &["statsp", "-s", "0"])?;
+        assert!(table.contains("POD ID") && table.contains(&pod.id[..12]), "{table}");
+        let stats = json_of(kubelet, &["statsp", "--id", &pod.id])?;
+        assert_eq!(stats["stats"][0]["attributes"]["id"], json!(pod.id));
+        assert_eq!(stats["stats"][0]["linux"]["containers"][0]["attributes"]["id"], json!(container.id));
+        let metrics = json_of(kubelet, &["metricsp"])?;
+        assert_eq!(metrics["podMetrics"][0]["podSandboxId"], json!(pod.id));
+        let known = json_of(kubelet, &["metricdescs"])?;
+        assert!(known["descriptors"].as_array().is_some_and(|known| known.len() > 50));
+        let usage = json_of(kubelet, &["imagefsinfo"])?;
+        assert!(usage["imageFilesystems"][0]["fsId"]["mountpoint"].is_string(), "{usage}");
+        assert!(run(kubelet, &["imagefsinfo", "-o", "table"])?.contains("MOUNTPOINT"));
+        assert!(run(kubelet, &["runtime-config"])?.contains("cgroup driver: CGROUPFS"));
+        assert_eq!(run(kubelet, &["update", "--memory", "33554432", short])?, short);
+        assert_eq!(container.cgroup().await?.memory_limit()?, Some(32 << 20));
+        Ok(())
+    });
+}
+
+#[test]
+fn events_are_told_one_a_line_as_they_happen() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        let mut command = kubelet.node().cli(&["events"])?;
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let lines = BufReader::new(child.stdout.take().context("its output")?).lines();
+        // What happened before it listened is not told: there is a pod again and again until one is.
+        let (sender, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let reader = std::thread::spawn(move || {
+            lines.map_while(std::result::Result::ok).try_for_each(|line| sender.send(line))
+        });
+        let first = eventually("an event is told", async || {
+            let pod = kubelet.pod().run().await?;
+            kubelet.remove_pod(&pod.id).await?;
+            Ok(told.try_recv().ok())
+        })
+        .await?;
+        let event: Value = serde_json::from_str(&first)?;
+        assert!(event["containerEventType"].as_str().is_some_and(|kind| kind.ends_with("_EVENT")), "{event}");
+        assert_eq!(event["containerId"], event["podSandboxStatus"]["id"]);
+        child.kill()?;
+        child.wait()?;
+        drop(told);
+        // Its pipe is closed, so that it has nothing more to read.
+        drop(reader.join());
         Ok(())
     });
 }

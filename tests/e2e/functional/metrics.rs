@@ -1,10 +1,13 @@
-//! ListMetricDescriptors and ListPodSandboxMetrics: what `/metrics/cadvisor` is made of.
+//! ListMetricDescriptors and ListPodSandboxMetrics: what `/metrics/cadvisor` is made of; and the daemon's own page.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt;
 
 use anyhow::Context;
-use corten_tests::{Kubelet, Result, eventually, on_node};
+use corten_tests::{Kubelet, Result, Setup, eventually, host, on_node, on_own_node};
 use k8s_cri::v1 as wire;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
 
 async fn descriptors(kubelet: &Kubelet) -> Result<BTreeMap<String, wire::MetricDescriptor>> {
     let request = wire::ListMetricDescriptorsRequest {};
@@ -90,6 +93,65 @@ fn a_pods_network_is_in_its_metrics_and_the_nodes_is_not() {
         let host = kubelet.pod().host_network().run().await?;
         let found = names(&metrics(kubelet, &host.id).await?);
         assert!(found.iter().all(|name| !name.starts_with("container_network_")), "{found:?}");
+        Ok(())
+    });
+}
+
+async fn get(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str) -> Result<String> {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await?;
+    Ok(text)
+}
+
+#[test]
+fn the_daemon_counts_calls_pulls_pods_monitors_and_plugins_for_prometheus() {
+    let address = format!("127.0.0.1:{}", host::free_port().unwrap());
+    let config = format!("[metrics]\nlisten = \"{address}\"\n");
+    on_own_node(&Setup { config }, async |kubelet| {
+        let pod = kubelet.pod().run().await?;
+        pod.container().start().await?;
+        let unknown = wire::ContainerStatusRequest { container_id: "f00d".repeat(16), verbose: false };
+        kubelet.cri().runtime.container_status(unknown).await.unwrap_err();
+        let page = get(TcpStream::connect(&address).await?, "/metrics").await?;
+        assert!(page.starts_with("HTTP/1.1 200"), "{page}");
+        for line in [
+            "corten_rpc_seconds_count{method=\"RunPodSandbox\",code=\"Ok\"} 1",
+            "corten_rpc_errors_total{method=\"ContainerStatus\",code=\"NotFound\"} 1",
+            "corten_pulls_total{outcome=\"ok\"} 1",
+            "corten_pull_bytes_total ",
+            "corten_pull_layers_total{source=\"registry\"} ",
+            "corten_pulls_running 0",
+            "corten_pods{state=\"ready\"} 1",
+            "corten_pods{state=\"not_ready\"} 0",
+            "corten_containers{state=\"running\"} 1",
+            "corten_monitors{version=",
+            "corten_cni_seconds_count{operation=\"ADD\",outcome=\"ok\"} 1",
+            "process_resident_memory_bytes ",
+            "process_open_fds ",
+            "process_cpu_seconds_total ",
+        ] {
+            assert!(page.contains(&format!("\n{line}")), "{line} is not in {page}");
+        }
+        let elsewhere = get(TcpStream::connect(&address).await?, "/debug").await?;
+        assert!(elsewhere.starts_with("HTTP/1.1 404"), "{elsewhere}");
+        Ok(())
+    });
+}
+
+#[test]
+fn the_metrics_of_the_daemon_come_by_a_unix_socket_too_and_by_default_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("metrics.sock");
+    let config = format!("[metrics]\nlisten = \"unix://{}\"\n", path.display());
+    on_own_node(&Setup { config }, async |kubelet| {
+        let page = get(UnixStream::connect(&path).await?, "/metrics").await?;
+        assert!(page.contains("corten_pods{state=\"ready\"} 0"), "{page}");
+        assert_eq!(std::fs::metadata(&path)?.permissions().mode() & 0o777, 0o660);
+        kubelet.stop_daemon().await?;
+        assert!(!path.exists(), "its socket goes with the daemon");
+        kubelet.node().start_daemon()?;
         Ok(())
     });
 }
