@@ -8,13 +8,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The sections of the configuration file: name, where the struct is, and the struct.
-const SECTIONS: [(&str, &str, &str); 7] = [
+const SECTIONS: [(&str, &str, &str); 8] = [
     ("", "src", "Config"),
     ("cni", "../network/src", "Config"),
     ("cgroup", "src", "Cgroup"),
     ("image", "../image/src", "Config"),
     ("metrics", "src", "Metrics"),
     ("pod", "../pod/src", "Config"),
+    ("streaming", "src", "Streaming"),
     ("runtimes.corten", "src", "Native"),
 ];
 

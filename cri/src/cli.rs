@@ -3,12 +3,15 @@
 //! One file a subject: what a command asks of the server and how the answer looks. Tables are for
 //! people, `-o json` and `-o yaml` for programs.
 
+mod attach;
 mod client;
 mod configs;
 mod containers;
 mod events;
 mod exec;
 mod explain;
+mod follow;
+mod forward;
 mod images;
 mod info;
 mod logs;
@@ -17,8 +20,10 @@ mod metrics;
 mod output;
 mod pods;
 mod pull;
+mod remote;
 mod run;
 mod stats;
+mod terminal;
 mod update;
 
 use std::path::PathBuf;
@@ -82,6 +87,10 @@ pub(crate) enum Command {
     Rm(containers::Remove),
     /// Run a command in a running container
     Exec(exec::Exec),
+    /// Follow a running container's own process
+    Attach(attach::Attach),
+    /// Lead local ports into a pod
+    PortForward(forward::PortForward),
     /// Show a container's log
     Logs(logs::Logs),
     /// Change the limits of running containers
@@ -140,6 +149,8 @@ impl Command {
         match self {
             Self::Run(command) => return command.execute(client).await,
             Self::Exec(command) => return command.execute(client).await,
+            Self::Attach(command) => return command.execute(client).await,
+            Self::PortForward(command) => command.execute(client).await,
             Self::Pull(command) => command.execute(client).await,
             Self::Images(command) => command.execute(client).await,
             Self::Rmi(command) => command.execute(client).await,

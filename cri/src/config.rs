@@ -18,6 +18,8 @@ use crate::metrics;
 pub(crate) use file::Error;
 pub(crate) use manual::{default_file, manual_page};
 
+use crate::stream::Streaming;
+
 /// Where the configuration is when no flag says otherwise.
 pub(crate) const DEFAULT_PATH: &str = "/etc/corten/config.toml";
 
@@ -44,6 +46,8 @@ pub(crate) struct Config {
     pub metrics: Metrics,
     /// Pods.
     pub pod: pod::Config,
+    /// Exec, attach and port-forward.
+    pub streaming: Streaming,
     /// Runtime handlers, by the name that a RuntimeClass gives.
     pub runtimes: Runtimes,
 }
@@ -158,6 +162,7 @@ impl Default for Config {
             image: image::Config::default(),
             metrics: Metrics::default(),
             pod: pod::Config::default(),
+            streaming: Streaming::default(),
             runtimes: Runtimes::default(),
         }
     }
@@ -217,6 +222,7 @@ impl Config {
             .map(|key| (key, "the path must be absolute"))
             .or_else(|| first_bad(&numbers).map(|key| (key, "the number must be at least 1")))
             .or_else(|| self.runtimes.mistake().map(|reason| ("runtimes", reason)))
+            .or_else(|| self.streaming.mistake())
     }
 }
 

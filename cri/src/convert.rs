@@ -14,6 +14,7 @@ mod resources;
 mod security;
 mod signal;
 pub(crate) mod stats;
+mod stream;
 
 /// A field of a request that cannot be accepted.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +31,7 @@ impl Invalid {
 }
 
 pub(crate) use field::{exec_timeout, id, stop_timeout};
+pub(crate) use stream::{ports, stdio};
 
 #[cfg(test)]
 mod testing {

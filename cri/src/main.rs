@@ -14,6 +14,7 @@ mod serve;
 mod server;
 mod service;
 mod status;
+mod stream;
 mod telemetry;
 mod watchdog;
 mod wire;

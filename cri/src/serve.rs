@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use image::Images;
@@ -19,7 +20,7 @@ use crate::metrics::{self, Calls};
 use crate::notify::{State, notify};
 use crate::server::Listener;
 use crate::telemetry::Telemetry;
-use crate::{service, telemetry, watchdog};
+use crate::{service, stream, telemetry, watchdog};
 
 /// The server; flags go before the configuration file.
 #[derive(Debug, clap::Args)]
@@ -86,6 +87,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let _root = own_directory(&config.root, 0o700)?;
     let listener = Listener::bind(config.listen.path())?;
     let pods = open(&config).await?;
+    let streaming = stream::Server::bind(&config.streaming).await?;
+    let urls = streaming.urls();
     info!(version = env!("CARGO_PKG_VERSION"), listen = %config.listen, "ready");
     tell(State::Ready);
     if let Some(interval) = watchdog::interval() {
@@ -95,10 +98,14 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         stop(terminate, interrupt).await;
         pods.end_listening();
     };
+    let streaming = tokio::spawn(streaming.serve(Arc::new(pods.clone())));
     let calls = Calls::default();
     let metrics = config.metrics.listen.open(metrics::registry(&pods, &calls)).await?;
     let metrics = metrics.map(tokio::spawn);
-    let served = listener.serve(service::routes(&pods, &config), Telemetry::counting(calls), stop).await;
+    let routes = service::routes(&pods, &config, urls);
+    let served = listener.serve(routes, Telemetry::counting(calls), stop).await;
+    // Their clients learn it by the end of their connections, and commands by the end of their input.
+    streaming.abort();
     if let Some(metrics) = metrics {
         // Its socket goes with it.
         metrics.abort();

@@ -5,22 +5,26 @@ mod image;
 mod numbers;
 mod pulls;
 mod runtime;
+mod streaming;
 mod streams;
 mod verbose;
 
 use ::pod::Pods;
+use tonic::Status;
 use tonic::service::{Routes, RoutesBuilder};
 
 use crate::config::Config;
 use crate::server::MESSAGE_BYTES;
+use crate::stream::Urls;
 use crate::wire::corten::pulls_server::PullsServer;
 use crate::wire::cri::image_service_server::ImageServiceServer;
 use crate::wire::cri::runtime_service_server::RuntimeServiceServer;
+use crate::{convert, telemetry};
 
 /// All services, for [`crate::server::Listener::serve`].
-pub(crate) fn routes(pods: &Pods, config: &Config) -> Routes {
+pub(crate) fn routes(pods: &Pods, config: &Config, urls: Urls) -> Routes {
     let images = image::ImageService::new(pods.images().clone(), config.handlers());
-    let runtime = runtime::RuntimeService::new(pods.clone(), config.clone());
+    let runtime = runtime::RuntimeService::new(pods.clone(), config.clone(), urls);
     let mut routes = RoutesBuilder::default();
     routes
         .add_service(
@@ -35,4 +39,11 @@ pub(crate) fn routes(pods: &Pods, config: &Config) -> Routes {
         )
         .add_service(PullsServer::new(pulls::Pulls::new(pods.images().clone())));
     routes.routes()
+}
+
+/// The id in a request, which the log says the call is about.
+fn id(field: &'static str, id: String) -> Result<String, Status> {
+    let id = convert::id(field, id)?;
+    telemetry::about(&id);
+    Ok(id)
 }

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use tonic::{Code, Status};
 
 use crate::convert::Invalid;
+use crate::stream;
 
 /// Texts travel in a header, percent-encoded; clients limit headers to 16 KiB.
 const TEXT_BYTES: usize = 4000;
@@ -38,6 +39,15 @@ pub(crate) fn pod(error: pod::Error) -> Status {
 /// The status of an image's error.
 pub(crate) fn image(error: image::Error) -> Status {
     image_status(&error, pod::chain(&error))
+}
+
+/// The status of a streaming request that could not be kept.
+pub(crate) fn stream(error: stream::Error) -> Status {
+    let code = match error {
+        stream::Error::Random(_) => Code::Internal,
+        stream::Error::TooMany => Code::ResourceExhausted,
+    };
+    status(code, pod::chain(&error))
 }
 
 /// What a call says that Corten does not have.

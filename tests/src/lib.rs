@@ -23,6 +23,7 @@ pub mod origin;
 pub mod pod;
 pub mod registry;
 pub mod run;
+pub mod streaming;
 pub mod wait;
 
 pub use container::Container;

@@ -1,4 +1,4 @@
-//! `exec`: a command in a running container, without a terminal.
+//! `exec`: a command in a running container.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -6,17 +6,28 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::client::{Client, answer};
-use crate::wire::cri::ExecSyncRequest;
+use super::follow::follow;
+use super::remote::{Transport, Wanted, command};
+use crate::wire::cri::{ExecRequest, ExecSyncRequest};
 
 /// `exec`
 #[derive(Debug, Args)]
 pub(crate) struct Exec {
-    /// Accepted for crictl's sake: this is always so
-    #[arg(short, long)]
+    /// Wait for its end, and show all of its output then
+    #[arg(short, long, conflicts_with_all = ["interactive", "tty"])]
     sync: bool,
-    /// Seconds until it is killed, 0 for never
+    /// Seconds until it is killed, 0 for never; only with --sync
     #[arg(long, default_value_t = 0)]
     timeout: i64,
+    /// Give it this program's standard input
+    #[arg(short, long)]
+    interactive: bool,
+    /// Give it a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// How its streams travel
+    #[arg(short = 'r', long, value_enum, default_value_t = Transport::Spdy)]
+    transport: Transport,
     /// The container's id
     container: String,
     /// The command
@@ -26,6 +37,23 @@ pub(crate) struct Exec {
 
 impl Exec {
     pub(crate) async fn execute(self, client: &mut Client) -> anyhow::Result<ExitCode> {
+        if self.sync || self.timeout > 0 {
+            return self.wait(client).await;
+        }
+        let wanted = Wanted { stdin: self.interactive, tty: self.tty };
+        let request = ExecRequest {
+            container_id: self.container,
+            cmd: self.command,
+            tty: self.tty,
+            stdin: self.interactive,
+            stdout: true,
+            stderr: !self.tty,
+        };
+        let url = answer(client.runtime.exec(request).await)?.url;
+        follow(command(&url, self.transport, wanted).await?, wanted).await
+    }
+
+    async fn wait(self, client: &mut Client) -> anyhow::Result<ExitCode> {
         let request =
             ExecSyncRequest { container_id: self.container, cmd: self.command, timeout: self.timeout };
         let output = answer(client.runtime.exec_sync(request).await)?;

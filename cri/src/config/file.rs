@@ -99,10 +99,15 @@ fn parse(path: &Path, text: &str) -> Result<Table, Error> {
 
 /// An empty path is one that is not given.
 fn forget_empty(config: &mut Config) {
-    let image = &mut config.image;
-    for path in
-        [&mut image.hosts_dir, &mut image.auth_file, &mut image.policy, &mut config.runtimes.corten.path]
-    {
+    let (image, streaming) = (&mut config.image, &mut config.streaming);
+    for path in [
+        &mut image.hosts_dir,
+        &mut image.auth_file,
+        &mut image.policy,
+        &mut config.runtimes.corten.path,
+        &mut streaming.tls_cert,
+        &mut streaming.tls_key,
+    ] {
         path.take_if(|path| path.as_os_str().is_empty());
     }
 }

@@ -3,7 +3,8 @@
 use pod::Pods;
 use tonic::{Response, Status};
 
-use super::runtime::{Answer, id};
+use super::id;
+use super::runtime::Answer;
 use super::streams::{self, Chunks};
 use crate::wire::cri;
 use crate::{convert, status};

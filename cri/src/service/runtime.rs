@@ -5,9 +5,11 @@ use pod::status::HandlerStatus;
 use runtime::cgroup::Driver;
 use tonic::{Request, Response, Status, async_trait};
 
+use super::streaming::Streaming;
 use super::streams::{self, Chunks};
-use super::{events, numbers, verbose};
+use super::{events, id, numbers, verbose};
 use crate::config::Config;
+use crate::stream::Urls;
 use crate::wire::cri;
 use crate::{convert, status, telemetry};
 
@@ -18,11 +20,12 @@ pub(super) type Answer<T> = Result<Response<T>, Status>;
 pub(super) struct RuntimeService {
     pods: Pods,
     config: Config,
+    streaming: Streaming,
 }
 
 impl RuntimeService {
-    pub(super) fn new(pods: Pods, config: Config) -> Self {
-        Self { pods, config }
+    pub(super) fn new(pods: Pods, config: Config, urls: Urls) -> Self {
+        Self { streaming: Streaming::new(pods.clone(), urls), pods, config }
     }
 
     fn listed_pods(&self, filter: Option<cri::PodSandboxFilter>) -> Result<Vec<cri::PodSandbox>, Status> {
@@ -48,13 +51,6 @@ impl RuntimeService {
             condition("NetworkReady", network.map(|problem| ("NetworkPluginNotReady", pod::chain(&problem)))),
         ]
     }
-}
-
-/// The id in a request, which the log says the call is about.
-pub(super) fn id(field: &'static str, id: String) -> Result<String, Status> {
-    let id = convert::id(field, id)?;
-    telemetry::about(&id);
-    Ok(id)
 }
 
 #[async_trait]
@@ -283,16 +279,19 @@ impl cri::runtime_service_server::RuntimeService for RuntimeService {
         Err(status::unimplemented("CheckpointContainer"))
     }
 
-    async fn exec(&self, _: Request<cri::ExecRequest>) -> Answer<cri::ExecResponse> {
-        Err(status::unimplemented("Exec"))
+    async fn exec(&self, request: Request<cri::ExecRequest>) -> Answer<cri::ExecResponse> {
+        self.streaming.exec(request.into_inner()).map(Response::new)
     }
 
-    async fn attach(&self, _: Request<cri::AttachRequest>) -> Answer<cri::AttachResponse> {
-        Err(status::unimplemented("Attach"))
+    async fn attach(&self, request: Request<cri::AttachRequest>) -> Answer<cri::AttachResponse> {
+        self.streaming.attach(request.into_inner()).map(Response::new)
     }
 
-    async fn port_forward(&self, _: Request<cri::PortForwardRequest>) -> Answer<cri::PortForwardResponse> {
-        Err(status::unimplemented("PortForward"))
+    async fn port_forward(
+        &self,
+        request: Request<cri::PortForwardRequest>,
+    ) -> Answer<cri::PortForwardResponse> {
+        self.streaming.port_forward(request.into_inner()).map(Response::new)
     }
 
     async fn update_pod_sandbox_resources(
