@@ -133,7 +133,7 @@ impl Monitor {
                     self.close_output(key, stream);
                     self.end_if_left(key);
                 }
-                Ok(_) | Err(_) => self.detach(key, Detachment::TooSlow),
+                Ok(_) | Err(_) => self.drop_client(key, container),
             }
         }
     }
@@ -142,6 +142,16 @@ impl Monitor {
     pub(super) fn detach_all(&mut self, container: Key) {
         for key in self.clients_of(container) {
             self.detach(key, Detachment::Ended);
+        }
+    }
+
+    /// Lets go of a client that does not read. Its input ends with it.
+    fn drop_client(&mut self, key: Key, container: Key) {
+        let had_stdin = self.clients.get(key).is_some_and(|client| client.stdin.is_some());
+        self.detach(key, Detachment::TooSlow);
+        let mode = self.containers.get(container).map(|container| container.stdin_mode);
+        if had_stdin && mode == Some(Stdin::Once) {
+            self.close_stdin(container);
         }
     }
 
@@ -157,8 +167,8 @@ impl Monitor {
             match rustix::pipe::splice(from, None, to, None, SPLICE_BYTES, SpliceFlags::NONBLOCK) {
                 Ok(0) => return self.input_ended(key, container),
                 Ok(_) | Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) if has(from, PollFlags::IN) => {
-                    // It is the container's pipe that has no room.
+                Err(Errno::AGAIN) if has(from, PollFlags::IN | PollFlags::HUP) => {
+                    // It is the container's pipe that has no room, even for the end of the client's.
                     self.poll.remove(from);
                     // Others may be waiting for it already.
                     self.poll.add_for(to, Source::Stdin(container), Interest::Writable).ok();
