@@ -10,6 +10,7 @@ mod convert;
 mod generate;
 mod metrics;
 mod notify;
+mod reload;
 mod serve;
 mod server;
 mod service;

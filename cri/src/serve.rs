@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use crate::config::{Config, Endpoint, Level};
 use crate::metrics::{self, Calls};
 use crate::notify::{State, notify};
+use crate::reload::Reload;
 use crate::server::Listener;
 use crate::telemetry::Telemetry;
 use crate::{service, stream, telemetry, watchdog};
@@ -46,7 +47,7 @@ impl Serve {
     /// Runs the server until it is told to stop.
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let config = self.configuration()?;
-        telemetry::start(config.log.into());
+        let volume = telemetry::start(config.log.into());
         // More threads than processors, or than a few, would cost memory and bring nothing.
         let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4));
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -54,34 +55,36 @@ impl Serve {
             .enable_all()
             .build()
             .context("start the event loop")?;
-        let served = runtime.block_on(serve(config));
+        let served = runtime.block_on(serve(Reload::new(self, config, volume)));
         // What still waits for a disk or a plugin is finished by the next start.
         runtime.shutdown_background();
         served
     }
 
-    fn configuration(self) -> anyhow::Result<Config> {
+    /// What the files say, and over it the flags.
+    pub(crate) fn configuration(&self) -> anyhow::Result<Config> {
         let mut config = Config::load(self.config.as_deref())?;
         let absolute =
-            |path: PathBuf| std::path::absolute(&path).with_context(|| format!("find {}", path.display()));
-        if let Some(root) = self.root {
+            |path: &Path| std::path::absolute(path).with_context(|| format!("find {}", path.display()));
+        if let Some(root) = &self.root {
             config.root = absolute(root)?;
         }
-        if let Some(state) = self.state {
+        if let Some(state) = &self.state {
             config.state = absolute(state)?;
         }
-        config.listen = self.listen.unwrap_or(config.listen);
+        config.listen = self.listen.clone().unwrap_or(config.listen);
         config.log = self.log.unwrap_or(config.log);
         Ok(config)
     }
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(reload: Reload) -> anyhow::Result<()> {
+    let current = reload.current();
+    let config = current.get();
     // First, so that a signal during the start is not lost and not fatal.
     let terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
-    tokio::spawn(explain(hangup));
     // The locks live as long as the process: whoever has them may touch what is in these directories.
     let _state = own_directory(&config.state, 0o711)?;
     let _root = own_directory(&config.root, 0o700)?;
@@ -94,6 +97,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     if let Some(interval) = watchdog::interval() {
         tokio::spawn(watchdog::feed(interval, config.listen.clone()));
     }
+    tokio::spawn(reload.on_hangup(hangup, pods.clone()));
     let stop = async {
         stop(terminate, interrupt).await;
         pods.end_listening();
@@ -102,7 +106,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let calls = Calls::default();
     let metrics = config.metrics.listen.open(metrics::registry(&pods, &calls)).await?;
     let metrics = metrics.map(tokio::spawn);
-    let routes = service::routes(&pods, &config, urls);
+    let routes = service::routes(&pods, &current, urls);
     let served = listener.serve(routes, Telemetry::counting(calls), stop).await;
     // Their clients learn it by the end of their connections, and commands by the end of their input.
     streaming.abort();
@@ -179,13 +183,6 @@ async fn stop(mut terminate: Signal, mut interrupt: Signal) {
         _ = interrupt.recv() => info!("stopping on SIGINT"),
     }
     tell(State::Stopping);
-}
-
-/// Nothing is read again while the server runs, and a SIGHUP must not end it.
-async fn explain(mut hangup: Signal) {
-    while hangup.recv().await.is_some() {
-        warn!("SIGHUP changes nothing: a restart reads the configuration, and running pods do not notice it");
-    }
 }
 
 /// A service manager that cannot be told is no reason to fail.

@@ -13,7 +13,7 @@ use ::pod::Pods;
 use tonic::Status;
 use tonic::service::{Routes, RoutesBuilder};
 
-use crate::config::Config;
+use crate::reload::Current;
 use crate::server::MESSAGE_BYTES;
 use crate::stream::Urls;
 use crate::wire::corten::pulls_server::PullsServer;
@@ -22,9 +22,9 @@ use crate::wire::cri::runtime_service_server::RuntimeServiceServer;
 use crate::{convert, telemetry};
 
 /// All services, for [`crate::server::Listener::serve`].
-pub(crate) fn routes(pods: &Pods, config: &Config, urls: Urls) -> Routes {
-    let images = image::ImageService::new(pods.images().clone(), config.handlers());
-    let runtime = runtime::RuntimeService::new(pods.clone(), config.clone(), urls);
+pub(crate) fn routes(pods: &Pods, current: &Current, urls: Urls) -> Routes {
+    let images = image::ImageService::new(pods.images().clone(), current.get().handlers());
+    let runtime = runtime::RuntimeService::new(pods.clone(), current.clone(), urls);
     let mut routes = RoutesBuilder::default();
     routes
         .add_service(

@@ -14,7 +14,12 @@ use std::time::{Duration, Instant};
 use tonic::codegen::http::{HeaderName, HeaderValue, Request, Response};
 use tonic::{Code, Status};
 use tower::{Layer, Service};
+use tracing::level_filters::LevelFilter;
 use tracing::{Instrument, Span, debug, debug_span, field, info, info_span, warn};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, reload};
 
 use crate::metrics::Calls;
 
@@ -57,20 +62,34 @@ pub(crate) fn about(object: &str) {
     Span::current().record("about", object);
 }
 
+/// Changes what is logged while the server runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Volume(reload::Handle<Targets, Registry>);
+
+impl Volume {
+    /// Logs this level from now on.
+    pub(crate) fn set(&self, level: LevelFilter) {
+        if let Err(error) = self.0.reload(targets(level)) {
+            warn!("change the log's level: {error}");
+        }
+    }
+}
+
 /// Starts the log on standard error: `level` for Corten itself, warnings of what it is built from.
-pub(crate) fn start(level: tracing::level_filters::LevelFilter) {
+pub(crate) fn start(level: LevelFilter) -> Volume {
     use std::io::IsTerminal;
-    use tracing_subscriber::filter::Targets;
-    use tracing_subscriber::layer::SubscriberExt;
-    use tracing_subscriber::util::SubscriberInitExt;
-    let own = ["corten", "image", "network", "pod", "runtime"].map(|name| (name, level));
-    let targets =
-        Targets::new().with_default(level.min(tracing::level_filters::LevelFilter::WARN)).with_targets(own);
+    let (targets, handle) = reload::Layer::new(targets(level));
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
-    tracing_subscriber::registry().with(lines).with(targets).init();
+    tracing_subscriber::registry().with(targets).with(lines).init();
+    Volume(handle)
+}
+
+fn targets(level: LevelFilter) -> Targets {
+    let own = ["corten", "image", "network", "pod", "runtime"].map(|name| (name, level));
+    Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets(own)
 }
 
 impl<S> Layer<S> for Telemetry {

@@ -88,6 +88,11 @@ impl Images {
         self.puller.metrics().register(&self.puller, registry);
     }
 
+    /// Changes which images are pinned: names, or names that end in `*`.
+    pub fn set_pinned(&self, patterns: &[String]) {
+        self.store.set_pinned(patterns);
+    }
+
     /// Returns all images.
     pub fn list(&self) -> Vec<Arc<Image>> {
         self.store.list()

@@ -28,7 +28,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -123,7 +123,8 @@ struct Shared {
     disk: Disk,
     trash: Trash,
     unpacker: Unpacker,
-    pinned: Pinned,
+    /// Never held while anything waits.
+    pinned: RwLock<Pinned>,
     boot_id: Arc<str>,
     /// Images whose files are not on disk yet.
     unsynced: durable::Orders,
@@ -139,6 +140,13 @@ impl Store {
     pub(crate) async fn open(data: &Path, unpacker: Unpacker, pinned: &[String]) -> Result<Self, Error> {
         let (data, pinned) = (data.to_owned(), Pinned::new(pinned));
         blocking(move || Shared::open(&data, unpacker, pinned)).await.map(Self)
+    }
+
+    /// Changes which images are pinned, also of those that are here.
+    pub(crate) fn set_pinned(&self, patterns: &[String]) {
+        let pinned = Pinned::new(patterns);
+        self.0.index().pin(|names| pinned.covers(names));
+        *self.0.pinned.write().unwrap_or_else(PoisonError::into_inner) = pinned;
     }
 
     /// Returns the layer with this chain id, if it is here, and keeps it.
@@ -271,6 +279,10 @@ impl Drop for Claim {
 impl Shared {
     fn index(&self) -> MutexGuard<'_, Index> {
         lock(&self.index)
+    }
+
+    fn pins<'a>(&self, names: impl Iterator<Item = &'a String>) -> bool {
+        self.pinned.read().unwrap_or_else(PoisonError::into_inner).covers(names)
     }
 
     fn claim(&self, chain: &Digest) -> Claimed {

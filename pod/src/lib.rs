@@ -71,6 +71,12 @@ impl Pods {
         Ok(Self { node })
     }
 
+    /// Takes the limits, kernel parameters and the like from a new configuration, for what is made from now on. Where
+    /// things are does not change.
+    pub fn reconfigure(&self, config: Config) {
+        self.node.set_settings(config);
+    }
+
     /// Makes and starts a pod; it is ready when this returns its id (RunPodSandbox).
     pub async fn run(&self, config: PodConfig) -> Result<String> {
         self.node.run_pod(config).await

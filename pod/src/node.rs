@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use image::Images;
@@ -68,10 +68,19 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// The resource limits of containers: name, soft, hard.
+    pub(crate) fn limits(&self) -> Vec<(String, u64, u64)> {
+        self.rlimits.iter().map(|(name, [soft, hard])| (name.clone(), *soft, *hard)).collect()
+    }
+}
+
 /// Everything behind the facade.
 #[derive(Debug)]
 pub(crate) struct Node {
     pub config: Config,
+    /// What of the configuration may change while the daemon runs; see [`Node::settings`].
+    settings: RwLock<Arc<Config>>,
     pub runtime: Runtime,
     pub images: Images,
     pub network: Network,
@@ -106,7 +115,7 @@ impl Node {
         make_private_dir(&config.state.join("pods"))?;
         let host_facts = HostFacts {
             capabilities: runtime.host().capabilities.clone(),
-            rlimits: config.rlimits.iter().map(|(name, [soft, hard])| (name.clone(), *soft, *hard)).collect(),
+            rlimits: config.limits(),
             cgroup_v2: runtime.cgroups().layout() == Layout::V2,
         };
         let table = Arc::new(Table::default());
@@ -131,8 +140,19 @@ impl Node {
             starting_containers: Tasks::new("StartContainer"),
             removing_containers: Tasks::new("RemoveContainer"),
             releasing_bundles: Tasks::new("the end of a bundle"),
+            settings: RwLock::new(Arc::new(config.clone())),
             config,
         })
+    }
+
+    /// The configuration as it was read last: for what a new pod or container gets, not for where things are.
+    pub(crate) fn settings(&self) -> Arc<Config> {
+        self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is made from now on follows `config`; what is there stays as it is.
+    pub(crate) fn set_settings(&self, config: Config) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
     }
 
     /// A pod's directory under the state directory.

@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status, async_trait};
 use super::streaming::Streaming;
 use super::streams::{self, Chunks};
 use super::{events, id, numbers, verbose};
-use crate::config::Config;
+use crate::reload::Current;
 use crate::stream::Urls;
 use crate::wire::cri;
 use crate::{convert, status, telemetry};
@@ -19,12 +19,12 @@ pub(super) type Answer<T> = Result<Response<T>, Status>;
 #[derive(Debug)]
 pub(super) struct RuntimeService {
     pods: Pods,
-    config: Config,
+    config: Current,
     streaming: Streaming,
 }
 
 impl RuntimeService {
-    pub(super) fn new(pods: Pods, config: Config, urls: Urls) -> Self {
+    pub(super) fn new(pods: Pods, config: Current, urls: Urls) -> Self {
         Self { streaming: Streaming::new(pods.clone(), urls), pods, config }
     }
 
@@ -66,7 +66,7 @@ impl cri::runtime_service_server::RuntimeService for RuntimeService {
 
     async fn status(&self, request: Request<cri::StatusRequest>) -> Answer<cri::StatusResponse> {
         let info = match request.into_inner().verbose {
-            true => verbose::node(&self.pods, &self.config),
+            true => verbose::node(&self.pods, &self.config.get()),
             false => Default::default(),
         };
         let handler = |handler: HandlerStatus| cri::RuntimeHandler {

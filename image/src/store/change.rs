@@ -41,7 +41,7 @@ impl Shared {
             return Err(Error::InvalidReference { reference: tag.to_string(), reason });
         };
         add(&mut image.repo_tags, tag);
-        image.pinned = self.pinned.covers(image.repo_tags.iter().chain(&image.repo_digests));
+        image.pinned = self.pins(image.repo_tags.iter().chain(&image.repo_digests));
         entry.image = Arc::new(image);
         entry.named_at_ns = now_ns();
         self.disk.write_record(&entry.record())?;
@@ -150,7 +150,7 @@ impl Shared {
             layers.iter().map(|layer| layer.record().bytes).sum::<u64>() + new.config.len() as u64;
         let image = Image {
             id,
-            pinned: self.pinned.covers(tags.iter().chain(&digests)),
+            pinned: self.pins(tags.iter().chain(&digests)),
             repo_tags: tags,
             repo_digests: digests,
             size_bytes,

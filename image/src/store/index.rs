@@ -141,6 +141,17 @@ impl Index {
         Some(entry)
     }
 
+    /// Marks the images whose names are to be pinned, and no others.
+    pub(super) fn pin(&mut self, mut covers: impl FnMut(&mut dyn Iterator<Item = &String>) -> bool) {
+        for entry in self.images.values_mut() {
+            let image = &entry.image;
+            let pinned = covers(&mut image.repo_tags.iter().chain(&image.repo_digests));
+            if pinned != image.pinned {
+                entry.image = Arc::new(Image { pinned, ..(**image).clone() });
+            }
+        }
+    }
+
     /// Notes that everything of an image is on disk.
     pub(super) fn set_durable(&mut self, id: &ImageId) -> Option<Entry> {
         let entry = self.images.get_mut(id)?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 
 use super::disk::{Disk, Record};
 use super::index::{Entry, Index};
@@ -45,7 +45,7 @@ impl Shared {
             disk,
             trash,
             unpacker,
-            pinned,
+            pinned: RwLock::new(pinned),
             boot_id,
             unsynced: sender,
             next_name: AtomicU64::new(last.unwrap_or(0) + 1),

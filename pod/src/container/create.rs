@@ -20,7 +20,7 @@ use crate::record::{ContainerPhase, ContainerRecord, PodPhase};
 use crate::sandbox::Sandbox;
 use crate::signal;
 use crate::spec::user::{self, Databases, Resolved};
-use crate::spec::{self, Inputs, devices, filter};
+use crate::spec::{self, HostFacts, Inputs, devices, filter};
 
 /// Where containers go whose pod names no cgroup.
 const OWN_PARENT: &str = "/corten/containers";
@@ -204,7 +204,7 @@ impl Node {
             },
             cgroup,
             log: container.record().log_path.as_deref().map(open_log).transpose()?,
-            log_line_bytes: self.config.log_line_bytes,
+            log_line_bytes: self.settings().log_line_bytes,
             stdin: match (config.stdin, config.stdin_once) {
                 (false, _) => Stdin::Closed,
                 (true, false) => Stdin::Open,
@@ -225,6 +225,7 @@ impl Node {
         let (pod, config) = (&container.pod, &container.config);
         let privileged = config.security.privileged;
         let hostname = fs::read_to_string(pod.dir.join("hostname")).unwrap_or_default();
+        let settings = self.settings();
         let mut inputs = Inputs {
             id: &container.id,
             pod_id: &pod.id,
@@ -242,11 +243,11 @@ impl Node {
             image_volumes: &around.image_volumes,
             devices: &devices::look_up(&config.devices, privileged)?,
             seccomp: None,
-            host: &self.host_facts,
+            host: &HostFacts { rlimits: settings.limits(), ..self.host_facts.clone() },
         };
         if !privileged && config.security.seccomp != Profile::Unconfined {
             let names = spec::effective_capabilities(&inputs)?;
-            inputs.seccomp = filter::profile(&config.security.seccomp, &names, &self.config.seccomp_dir)?;
+            inputs.seccomp = filter::profile(&config.security.seccomp, &names, &settings.seccomp_dir)?;
         }
         spec::build(&inputs)
     }

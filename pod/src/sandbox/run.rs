@@ -29,7 +29,7 @@ impl Node {
         if let Some(external) = self.handlers.external(&config.handler)? {
             external.ready().await?;
         }
-        let sysctls = sysctl::for_pod(&config, &self.config.sysctls)?;
+        let sysctls = sysctl::for_pod(&config, &self.settings().sysctls)?;
         let pod = Arc::new(self.new_sandbox(config)?);
         self.table.insert_pod(pod.clone())?;
         match self.bring_up(&pod, sysctls).await {

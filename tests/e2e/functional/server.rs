@@ -6,7 +6,8 @@ use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use corten_tests::{Result, Setup, on_node, on_own_node};
+use corten_tests::registry::BUSYBOX;
+use corten_tests::{Result, Setup, eventually, on_node, on_own_node};
 use k8s_cri::v1 as wire;
 use tonic::Code;
 
@@ -141,6 +142,45 @@ fn a_stopped_daemon_ends_well_and_leaves_its_pods_running() {
         kubelet.node().start_daemon()?;
         assert_eq!(container.status().await?.state(), wire::ContainerState::ContainerRunning);
         assert_eq!(container.pid().await?, pid);
+        Ok(())
+    });
+}
+
+#[test]
+fn sighup_reads_the_configuration_again_and_a_bad_one_changes_nothing() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        let node = kubelet.node();
+        let drop_in = node.dir().join("config.toml.d/60-again.toml");
+        let pid = nix::unistd::Pid::from_raw(node.daemon_pid()?);
+        let read_again = async |text: &str, word: &str| -> Result {
+            let position = node.log_position();
+            fs::write(&drop_in, text)?;
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP)?;
+            eventually(&format!("the log says {word:?}"), async || {
+                Ok(node.log_since(position).contains(word).then_some(()))
+            })
+            .await
+        };
+        let image = kubelet.image(BUSYBOX).await?;
+        let pinned = async || -> Result<bool> { Ok(kubelet.image_status(&image).await?.context("the image")?.pinned) };
+        let pod = kubelet.pod().run().await?;
+        let limit = async || -> Result<_> { pod.container().start().await?.sh("ulimit -n").await };
+        assert!(!pinned().await?);
+
+        let good =
+            "[pod]\nrlimits = { RLIMIT_NOFILE = [1111, 2222] }\n[image]\npinned = [\"registry.k8s.io/*\"]\n";
+        read_again(good, "was read again").await?;
+        assert!(pinned().await?);
+        assert_eq!(limit().await?, "1111");
+        let answer = kubelet.cri().runtime.status(wire::StatusRequest { verbose: true }).await?.into_inner();
+        let config: serde_json::Value = serde_json::from_str(&answer.info["config"])?;
+        assert_eq!(config.pointer("/pod/rlimits/RLIMIT_NOFILE/0"), Some(&1111.into()), "the status tells");
+
+        read_again("[pod]\nrlimits = 7\n", "rlimits").await?;
+        assert_eq!(limit().await?, "1111");
+        read_again("[cni]\nconf_dir = \"/elsewhere\"\n", "a restart has to change cni.conf_dir").await?;
+        assert!(!pinned().await?, "what the file no longer says is the default again");
+        assert_eq!(pid.as_raw(), node.daemon_pid()?);
         Ok(())
     });
 }
