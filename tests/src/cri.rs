@@ -26,6 +26,8 @@ pub struct Cri {
     pub newest: newest::runtime_service_client::RuntimeServiceClient<Channel>,
     /// Images, with fields and calls that `k8s-cri` does not have.
     pub newest_images: newest::image_service_client::ImageServiceClient<Channel>,
+    /// What they all use.
+    pub channel: Channel,
 }
 
 impl Cri {
@@ -53,8 +55,9 @@ impl Cri {
             images: ImageServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES),
             newest: newest::runtime_service_client::RuntimeServiceClient::new(channel.clone())
                 .max_decoding_message_size(MESSAGE_BYTES),
-            newest_images: newest::image_service_client::ImageServiceClient::new(channel)
+            newest_images: newest::image_service_client::ImageServiceClient::new(channel.clone())
                 .max_decoding_message_size(MESSAGE_BYTES),
+            channel,
         })
     }
 }

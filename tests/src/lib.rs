@@ -21,6 +21,7 @@ pub mod newest;
 pub mod node;
 pub mod origin;
 pub mod pod;
+pub mod random;
 pub mod registry;
 pub mod run;
 pub mod streaming;

@@ -69,7 +69,7 @@ fn image_name(name: String) -> Result<String, Invalid> {
     if name.starts_with('/') {
         return Err(Invalid::new(FIELD, "restoring checkpoints is not supported: name an image"));
     }
-    field::plain(FIELD, name)
+    super::image::name(FIELD, name)
 }
 
 fn c_strings(at: &str, texts: Vec<String>) -> Result<Vec<String>, Invalid> {

@@ -11,6 +11,8 @@ use super::Invalid;
 const PATH_BYTES: usize = 4095;
 /// Kubernetes' longest object name.
 const NAME_BYTES: usize = 253;
+/// All labels, or all annotations: four times what Kubernetes allows. Lists have to fit into one answer.
+const MAP_BYTES: usize = 1 << 20;
 /// Longer than any id, with room for other software's.
 const ID_BYTES: usize = 256;
 /// `(uid_t) -1` means "leave it"; Kubernetes stops at the signed half.
@@ -136,10 +138,14 @@ pub(super) fn map(
     field: impl Display,
     map: BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, String>, Invalid> {
-    match map.keys().find(|key| key.is_empty()) {
-        Some(_) => Err(Invalid::new(field, "a key is empty")),
-        None => Ok(map),
+    if map.keys().any(String::is_empty) {
+        return Err(Invalid::new(field, "a key is empty"));
     }
+    let bytes: usize = map.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if bytes > MAP_BYTES {
+        return Err(Invalid::new(field, format!("{bytes} bytes are more than {MAP_BYTES}")));
+    }
+    Ok(map)
 }
 
 #[cfg(test)]

@@ -26,7 +26,8 @@ pub(crate) fn filter(filter: Option<cri::ImageFilter>) -> Result<Option<String>,
     }
 }
 
-fn name(at: &str, name: String) -> Result<String, Invalid> {
+/// A name that an image may have, or its id.
+pub(super) fn name(at: &str, name: String) -> Result<String, Invalid> {
     if name.len() > NAME_BYTES {
         return Err(Invalid::new(at, format!("longer than {NAME_BYTES} bytes")));
     }

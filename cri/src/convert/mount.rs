@@ -90,7 +90,7 @@ fn parse_image(at: &str, mount: cri::Mount) -> Result<ImageVolume, Invalid> {
     }
     Ok(ImageVolume {
         container_path: container_path(at, &mount.container_path)?,
-        image: field::plain(format_args!("{at}.image.image"), image.image)?,
+        image: super::image::name(&format!("{at}.image.image"), image.image)?,
         user_specified_image: field::plain(
             format_args!("{at}.image.user_specified_image"),
             image.user_specified_image,

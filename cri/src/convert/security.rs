@@ -12,6 +12,9 @@ use pod::config::{
 use super::{Invalid, field};
 use crate::wire::cri;
 
+/// NGROUPS_MAX, with room for the primary group and the image's.
+const GROUPS: usize = 65_000;
+
 /// The contract's messages for a pod and for a container, field by field; both become one domain type.
 struct Fields {
     namespace_options: Option<cri::NamespaceOption>,
@@ -109,11 +112,7 @@ fn parse(at: &str, fields: Fields) -> Result<SecurityContext, Invalid> {
         )?,
         run_as_group: run_as_group(at, run_as.as_ref(), fields.run_as_group)?,
         run_as,
-        supplemental_groups: fields
-            .supplemental_groups
-            .into_iter()
-            .map(|group| field::identity(format_args!("{at}.supplemental_groups"), group))
-            .collect::<Result<_, _>>()?,
+        supplemental_groups: groups(format_args!("{at}.supplemental_groups"), &fields.supplemental_groups)?,
         supplemental_groups_policy: match policy {
             cri::SupplementalGroupsPolicy::Merge => SupplementalGroupsPolicy::Merge,
             cri::SupplementalGroupsPolicy::Strict => SupplementalGroupsPolicy::Strict,
@@ -128,6 +127,13 @@ fn parse(at: &str, fields: Fields) -> Result<SecurityContext, Invalid> {
         masked_paths: paths(format_args!("{at}.masked_paths"), &fields.masked_paths)?,
         readonly_paths: paths(format_args!("{at}.readonly_paths"), &fields.readonly_paths)?,
     })
+}
+
+fn groups(at: std::fmt::Arguments<'_>, groups: &[i64]) -> Result<Vec<u32>, Invalid> {
+    if groups.len() > GROUPS {
+        return Err(Invalid::new(at, format!("{} groups are more than {GROUPS}", groups.len())));
+    }
+    groups.iter().map(|group| field::identity(at, *group)).collect()
 }
 
 fn run_as(at: &str, user: Option<cri::Int64Value>, name: String) -> Result<Option<RunAs>, Invalid> {

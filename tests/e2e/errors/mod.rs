@@ -2,5 +2,7 @@
 
 mod config;
 mod images;
+mod malformed;
 mod network;
+mod random;
 mod requests;
