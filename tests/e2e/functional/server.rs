@@ -162,7 +162,8 @@ fn sighup_reads_the_configuration_again_and_a_bad_one_changes_nothing() {
             .await
         };
         let image = kubelet.image(BUSYBOX).await?;
-        let pinned = async || -> Result<bool> { Ok(kubelet.image_status(&image).await?.context("the image")?.pinned) };
+        let pinned =
+            async || -> Result<bool> { Ok(kubelet.image_status(&image).await?.context("the image")?.pinned) };
         let pod = kubelet.pod().run().await?;
         let limit = async || -> Result<_> { pod.container().start().await?.sh("ulimit -n").await };
         assert!(!pinned().await?);
