@@ -11,6 +11,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use pod::HandlerConfig;
+use runtime::cgroup::{Driver, DriverChoice};
 use serde::{Deserialize, Serialize};
 
 use crate::metrics;
@@ -56,7 +57,8 @@ pub(crate) struct Config {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Cgroup {
-    /// Who makes and owns the pods' cgroups. The kubelet asks for it and does the same.
+    /// Who makes and owns the pods' cgroups: auto, cgroupfs or systemd. With auto it is systemd where that is the
+    /// service manager of a host with cgroup v2 alone, else cgroupfs. The kubelet asks for it and does the same.
     pub driver: CgroupDriver,
 }
 
@@ -64,9 +66,13 @@ pub(crate) struct Cgroup {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum CgroupDriver {
-    /// Corten itself, by mkdir and write.
+    /// systemd where it is the service manager of a host with cgroup v2 alone, else Corten itself.
     #[default]
+    Auto,
+    /// Corten itself, by mkdir and write.
     Cgroupfs,
+    /// systemd, as scopes in slices.
+    Systemd,
 }
 
 /// The daemon's own metrics for Prometheus. Those of pods and containers are asked for through the CRI.
@@ -147,6 +153,18 @@ pub(crate) enum Level {
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is not a unix socket such as unix:///run/corten/corten.sock")]
 pub(crate) struct InvalidEndpoint(String);
+
+// === impl CgroupDriver ===
+
+impl From<CgroupDriver> for DriverChoice {
+    fn from(driver: CgroupDriver) -> Self {
+        match driver {
+            CgroupDriver::Auto => Self::Auto,
+            CgroupDriver::Cgroupfs => Self::Driver(Driver::Cgroupfs),
+            CgroupDriver::Systemd => Self::Driver(Driver::Systemd),
+        }
+    }
+}
 
 // === impl Config ===
 

@@ -128,10 +128,10 @@ async fn open(config: &Config) -> anyhow::Result<Pods> {
     let images =
         async { Images::open(config.image.clone(), &config.root, unpacker).await.context("open the images") };
     let program = runtime_program(config)?;
-    let state = config.state.clone();
+    let (state, cgroup_driver) = (config.state.clone(), config.cgroup.driver.into());
     let runtime = async {
-        let open = move || Runtime::open(runtime::Config { program, state });
-        tokio::task::spawn_blocking(open).await?.context("open the runtime")
+        let config = runtime::Config { program, state, cgroup_driver };
+        tokio::task::spawn_blocking(move || Runtime::open(config)).await?.context("open the runtime")
     };
     let (images, runtime) = tokio::try_join!(images, runtime)?;
     if let Some(reason) = runtime.host().unfit() {

@@ -194,23 +194,26 @@ fn runtime_code(error: &runtime::Error) -> Code {
 }
 
 fn cgroup_code(error: &runtime::cgroup::Error) -> Code {
-    use runtime::cgroup::Error;
+    use runtime::cgroup::{Error, SystemdFailure};
     match error {
         Error::InvalidLimit { .. } | Error::InvalidPath { .. } => Code::InvalidArgument,
         Error::MemoryInUse { .. }
         | Error::NoController { .. }
         | Error::NoHierarchy
+        | Error::NoSystemd
         | Error::Unsupported { .. } => Code::FailedPrecondition,
         // What the kernel refuses is in the text with the file's name.
         Error::Io { source, .. } => match Errno::from_io_error(source) {
             Some(Errno::INVAL | Errno::RANGE | Errno::ACCESS) => Code::InvalidArgument,
             _ => io_code(source),
         },
+        Error::Systemd { source: SystemdFailure::Timeout(_), .. } => Code::Unavailable,
         Error::Busy { .. }
         | Error::Devices { .. }
         | Error::Exists { .. }
         | Error::NotFound { .. }
-        | Error::NotFrozen { .. } => Code::Internal,
+        | Error::NotFrozen { .. }
+        | Error::Systemd { .. } => Code::Internal,
     }
 }
 

@@ -3,7 +3,7 @@
 //! One interface over two layouts: a single v2 hierarchy, and hybrid hosts with v1 controllers on mounts
 //! of their own beside a v2 hierarchy. Which controller is where is read from `/proc/self/mountinfo`.
 //! Nothing here moves a process: callers clone into [`Handles::unified`] and write themselves into
-//! [`Handles::v1_tasks`]. Follows cgroup-v2.rst, cgroup-v1/*.rst and the resources of the OCI runtime spec.
+//! [`Handles::v1_tasks`]. Directories are made here or by systemd ([`Driver`]). Follows cgroup-v2.rst, cgroup-v1/*.rst and the resources of the OCI runtime spec.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -17,9 +17,12 @@ pub use error::Error;
 pub use limits::{DeviceAccess, DeviceKind, DeviceRule, HugepageLimit, IoLimit, Limits};
 pub use path::CgroupPath;
 pub use stats::{Io, Memory, Meter, Pressure, PressureLine, Pressures, Stats, Swap};
+pub use systemd::Failure as SystemdFailure;
 
 use directory::Directory;
 use hierarchy::{Controller, Hierarchies, Place};
+use slice::Slice;
+use systemd::Systemd;
 
 mod create;
 mod details;
@@ -36,17 +39,25 @@ mod pids;
 mod processes;
 mod remove;
 mod set;
+mod slice;
 mod stats;
+mod systemd;
 mod v1;
 mod v2;
 
 /// How long processes may take to stand still; one that waits for a dead disk never does.
 const FREEZE_BOUND: Duration = Duration::from_secs(5);
 
+/// Where containers go whose pod names no cgroup.
+const OWN_PATH: &str = "/corten/containers";
+const OWN_SLICE: &str = "corten-containers.slice";
+
 /// The host's control groups; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Cgroups {
     host: Arc<Hierarchies>,
+    /// None when Corten makes the directories itself.
+    systemd: Option<Arc<Systemd>>,
 }
 
 /// One control group in all hierarchies; cheap to clone.
@@ -54,6 +65,8 @@ pub struct Cgroups {
 pub struct Cgroup {
     host: Arc<Hierarchies>,
     path: CgroupPath,
+    /// Whose scope it is.
+    systemd: Option<Arc<Systemd>>,
 }
 
 /// Who makes and owns the directories.
@@ -61,6 +74,18 @@ pub struct Cgroup {
 pub enum Driver {
     /// Corten itself, by mkdir and write.
     Cgroupfs,
+    /// systemd, as scopes in slices.
+    Systemd,
+}
+
+/// Who is to make the directories.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DriverChoice {
+    /// systemd where it is the service manager of a host with cgroup v2 alone, else Corten.
+    #[default]
+    Auto,
+    /// This one.
+    Driver(Driver),
 }
 
 /// How the host mounts its controllers.
@@ -86,26 +111,67 @@ pub struct Handles {
 
 /// Limits that were set, and the way back from them.
 #[derive(Debug)]
-pub struct Changed(directory::Applied);
+pub struct Changed {
+    applied: directory::Applied,
+    cgroup: Cgroup,
+}
 
 impl Changed {
     /// Restores what was there before.
     pub fn undo(self) {
-        self.0.undo();
+        if let Some(systemd) = &self.cgroup.systemd {
+            // What was in the files says what the properties were.
+            let old = Limits { unified: self.applied.old().collect(), ..Limits::default() };
+            if let Err(error) = systemd.update(&self.cgroup.path, &old) {
+                tracing::warn!(error = &error as &dyn std::error::Error, "restore the properties of a scope");
+            }
+        }
+        self.applied.undo();
     }
 }
 
 // === impl Cgroups ===
 
 impl Cgroups {
-    /// Finds the hierarchies of this host.
-    pub fn detect() -> Result<Self, Error> {
-        Ok(Self { host: Arc::new(Hierarchies::detect()?) })
+    /// Finds the hierarchies of this host, and who makes cgroups in them.
+    ///
+    /// With systemd as the driver it is to be called within a tokio runtime, and whatever changes cgroups waits for
+    /// an answer of systemd's and must not be called from an asynchronous context.
+    pub fn detect(choice: DriverChoice) -> Result<Self, Error> {
+        let host = Hierarchies::detect()?;
+        let is_possible = host.layout() == Layout::V2 && Systemd::is_booted();
+        let systemd = match choice {
+            DriverChoice::Driver(Driver::Cgroupfs) => false,
+            DriverChoice::Driver(Driver::Systemd) if !is_possible => return Err(Error::NoSystemd),
+            DriverChoice::Driver(Driver::Systemd) => true,
+            DriverChoice::Auto => is_possible,
+        };
+        Ok(Self { host: Arc::new(host), systemd: systemd.then(|| Arc::new(Systemd::new())) })
     }
 
     /// Who makes the directories.
     pub fn driver(&self) -> Driver {
-        Driver::Cgroupfs
+        if self.systemd.is_some() { Driver::Systemd } else { Driver::Cgroupfs }
+    }
+
+    /// A pod's own cgroup, which the kubelet makes, from its name in the driver's form: a path, or a slice.
+    pub fn parent(&self, name: &str) -> Result<CgroupPath, Error> {
+        match &self.systemd {
+            Some(_) => Slice::parse(name)?.path(),
+            None if name.ends_with(".slice") && !name.contains('/') => Err(Error::InvalidPath {
+                path: name.to_owned(),
+                reason: "it is a systemd slice, but the cgroup driver is cgroupfs: give a path",
+            }),
+            None => CgroupPath::parse(name),
+        }
+    }
+
+    /// Where a container's cgroup is; a pod without a cgroup of its own has its containers in Corten's.
+    pub fn place(&self, parent: Option<&str>, id: &str) -> Result<CgroupPath, Error> {
+        match &self.systemd {
+            Some(_) => Slice::parse(parent.unwrap_or(OWN_SLICE))?.scope(id),
+            None => self.parent(parent.unwrap_or(OWN_PATH))?.join(id),
+        }
     }
 
     /// How the host mounts its controllers.
@@ -121,9 +187,19 @@ impl Cgroups {
         Ok(self.open(path))
     }
 
+    /// Has systemd make a container's cgroup, with its first process; with its limits in place, or nothing at all.
+    ///
+    /// systemd ends a scope that is empty: the first process holds it until the container's is in it.
+    pub fn create_scope(&self, path: &CgroupPath, limits: &Limits, first: u32) -> Result<Cgroup, Error> {
+        let systemd = self.systemd.as_ref().ok_or(Error::NoSystemd)?;
+        create::create_scope(&self.host, systemd, path, &create::Scope { limits, first })?;
+        Ok(self.open(path))
+    }
+
     /// Names a cgroup that may or may not exist, without any I/O.
     pub fn open(&self, path: &CgroupPath) -> Cgroup {
-        Cgroup { host: Arc::clone(&self.host), path: path.clone() }
+        let systemd = self.systemd.clone().filter(|_| path.as_str().ends_with(".scope"));
+        Cgroup { host: Arc::clone(&self.host), path: path.clone(), systemd }
     }
 
     /// Makes the parents of a cgroup where they are missing, without limits, used or not.
@@ -175,8 +251,17 @@ impl Cgroup {
 
     /// Sets the limits that are given; on an error the old values are back.
     pub fn update(&self, limits: &Limits) -> Result<Changed, Error> {
-        let applied = set::update(&self.host, &self.path, limits);
-        applied.map(Changed).map_err(|error| self.not_found(error))
+        let applied = set::update(&self.host, &self.path, limits).map_err(|error| self.not_found(error))?;
+        let changed = Changed { applied, cgroup: self.clone() };
+        if let Some(systemd) = &self.systemd {
+            let told =
+                systemd.update(&self.path, limits).and_then(|()| set::renew(&self.host, &self.path, limits));
+            if let Err(error) = told {
+                changed.undo();
+                return Err(error);
+            }
+        }
+        Ok(changed)
     }
 
     /// Sets oom_score_adj of every process in it and below it, see proc_pid_oom_score_adj(5).
@@ -258,6 +343,9 @@ impl Cgroup {
     ///
     /// Processes that are about to end are waited for, a few seconds at most.
     pub fn remove(&self) -> Result<(), Error> {
+        if let Some(systemd) = &self.systemd {
+            systemd.stop(&self.path)?;
+        }
         remove::remove(&self.host, &self.path)
     }
 

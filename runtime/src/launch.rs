@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::pipe::PipeFlags;
 use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -31,6 +32,17 @@ pub struct Config {
     pub program: PathBuf,
     /// `/run/corten`.
     pub state: PathBuf,
+    /// Who makes cgroups.
+    pub cgroup_driver: cgroup::DriverChoice,
+}
+
+/// A process that does nothing but to hold a scope of systemd's until a container is in it; it ends when this is
+/// dropped, or with the daemon.
+#[derive(Debug)]
+pub struct Placeholder {
+    pid: u32,
+    /// Its standard input.
+    _end: OwnedFd,
 }
 
 /// The daemon's side of all monitors; cheap to clone.
@@ -58,7 +70,7 @@ struct Launching(Option<Arc<AsyncFd<OwnedFd>>>);
 impl Runtime {
     /// Probes the host, seals the program and starts the thread that monitors are cloned from.
     pub fn open(config: Config) -> Result<Self, Error> {
-        let cgroups = cgroup::Cgroups::detect()
+        let cgroups = cgroup::Cgroups::detect(config.cgroup_driver)
             .map_err(|source| Error::Cgroup { operation: "find the place of", source })?;
         let program = seal::program(&config.program)?;
         let made = |operation| move |source| Error::Spawn { operation, source };
@@ -79,6 +91,29 @@ impl Runtime {
     /// The host's control groups.
     pub fn cgroups(&self) -> &cgroup::Cgroups {
         &self.inner.cgroups
+    }
+
+    /// What systemd needs to make a scope, and nobody else.
+    pub async fn placeholder(&self) -> Result<Option<Placeholder>, Error> {
+        if self.inner.cgroups.driver() == cgroup::Driver::Cgroupfs {
+            return Ok(None);
+        }
+        let failed = |source| Error::Spawn { operation: "start a placeholder", source };
+        let (theirs, end) =
+            rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|errno| failed(errno.into()))?;
+        let null = || self.inner.null.try_clone().map_err(failed);
+        let arguments = vec![c"corten-runtime".to_owned(), c"placeholder".to_owned()];
+        let (pid, pidfd) = self.spawner()?.spawn(arguments, vec![theirs, null()?, null()?]).await?;
+        tokio::spawn(reap(Arc::new(watch(pidfd, Interest::READABLE).map_err(failed)?)));
+        Ok(Some(Placeholder { pid: pid.unsigned_abs(), _end: end }))
+    }
+
+    fn spawner(&self) -> Result<Arc<Spawner>, Error> {
+        let spawner = self.inner.spawner.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        spawner.ok_or_else(|| Error::Spawn {
+            operation: "start a process",
+            source: io::ErrorKind::BrokenPipe.into(),
+        })
     }
 
     /// Starts a pod's monitor; its namespaces and pause are up when this returns.
@@ -155,9 +190,7 @@ impl Runtime {
             vec![null().map_err(closed)?, null().map_err(closed)?, null().map_err(closed)?, theirs, dir];
         let id = CString::new(sandbox.id.as_str()).map_err(|error| closed(error.into()))?;
         let arguments = vec![c"corten-runtime".to_owned(), c"monitor".to_owned(), id];
-        let spawner = self.inner.spawner.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let spawner = spawner.ok_or_else(|| closed(io::ErrorKind::BrokenPipe.into()))?;
-        let (pid, pidfd) = spawner.spawn(arguments, fds).await?;
+        let (pid, pidfd) = self.spawner()?.spawn(arguments, fds).await?;
         let process = Arc::new(watch(pidfd, Interest::READABLE).map_err(closed)?);
         tokio::spawn(reap(process.clone()));
         Ok((Connection::new(ours, pid, process.clone())?, process))
@@ -172,6 +205,15 @@ impl Drop for Inner {
         {
             tracing::debug!(%error, "the monitors' cgroup stays");
         }
+    }
+}
+
+// === impl Placeholder ===
+
+impl Placeholder {
+    /// Its number in the daemon's PID namespace.
+    pub fn pid(&self) -> u32 {
+        self.pid
     }
 }
 

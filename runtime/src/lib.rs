@@ -22,7 +22,7 @@ mod terminal;
 
 pub use client::{Events, Monitor};
 pub use error::{Error, Failure, FailureKind};
-pub use launch::{Config, Runtime};
+pub use launch::{Config, Placeholder, Runtime};
 pub use order::{
     AttachOrder, ContainerOrder, ContainerReport, ContainerState, Detachment, Event, ExecExit, ExecOrder,
     ExecStdio, Executor, Exit, NamespaceMode, PidNamespace, Report, Sandbox, Stdin, recorded_exit,

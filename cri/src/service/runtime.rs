@@ -93,6 +93,7 @@ impl cri::runtime_service_server::RuntimeService for RuntimeService {
     ) -> Answer<cri::RuntimeConfigResponse> {
         let cgroup_driver = match self.pods.runtime().cgroups().driver() {
             Driver::Cgroupfs => cri::CgroupDriver::Cgroupfs,
+            Driver::Systemd => cri::CgroupDriver::Systemd,
         };
         let linux = cri::LinuxRuntimeConfiguration { cgroup_driver: cgroup_driver.into() };
         Ok(Response::new(cri::RuntimeConfigResponse { linux: Some(linux) }))

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use image::{Image, ImageId, Lease};
 use oci_spec::runtime::Spec;
 use runtime::cgroup::Limits;
-use runtime::{ContainerOrder, PidNamespace, Stdin, plan};
+use runtime::{ContainerOrder, PidNamespace, Placeholder, Stdin, plan};
 
 use super::bundle::Making;
 use super::volumes::Volume;
@@ -21,9 +21,6 @@ use crate::sandbox::Sandbox;
 use crate::signal;
 use crate::spec::user::{self, Databases, Resolved};
 use crate::spec::{self, HostFacts, Inputs, devices, filter};
-
-/// Where containers go whose pod names no cgroup.
-const OWN_PARENT: &str = "/corten/containers";
 
 /// `/etc/passwd` and `/etc/group` of an image are read up to this size.
 const MAX_DATABASE_BYTES: u64 = 1 << 20;
@@ -117,7 +114,11 @@ impl Node {
         source: &Source,
     ) -> Result<Container> {
         let id = crate::id::random()?;
-        let parent = pod.config.cgroup_parent.as_deref().unwrap_or(OWN_PARENT).trim_end_matches('/');
+        let cgroup = self
+            .runtime
+            .cgroups()
+            .place(pod.config.cgroup_parent.as_deref(), &id)
+            .map_err(|error| Error::invalid("linux.cgroup_parent", crate::error::chain(&error)))?;
         let stop_signal = config.stop_signal.as_ref().or(source.image.config.stop_signal.as_ref());
         let stop_signal = signal::name(stop_signal.map_or("SIGTERM", String::as_str))?;
         let config = Arc::new(config);
@@ -135,7 +136,7 @@ impl Node {
             resources: config.resources.clone(),
             stop_signal,
             log_path: log_path(pod, &config)?,
-            cgroup: format!("{parent}/{id}"),
+            cgroup: cgroup.to_string(),
             id,
         };
         Ok(Container::new(record, config, pod.clone()))
@@ -149,10 +150,15 @@ impl Node {
             PidMode::Target(id) => Some(self.target_pid(&container.pod, id)?),
             _ => None,
         };
-        let order =
-            blocking(move || node.order(&prepared, source, Neighbours { pause_pid, target_pid })).await?;
+        let failed = Error::runtime("create", "container", &container.id);
+        // Until the container's own process is there.
+        let placeholder = self.runtime.placeholder().await.map_err(failed)?;
+        let placeholder_pid = placeholder.as_ref().map(Placeholder::pid);
+        let neighbours = Neighbours { pause_pid, target_pid, placeholder_pid };
+        let order = blocking(move || node.order(&prepared, source, neighbours)).await?;
         let pid =
             monitor.create(order).await.map_err(Error::runtime("create", "container", &container.id))?;
+        drop(placeholder);
         let (node, created) = (self.clone(), container.clone());
         blocking(move || {
             created.update(&node.records, |record| {
@@ -185,12 +191,13 @@ impl Node {
     ) -> Result<ContainerOrder> {
         // The record first, so that whatever follows can be taken down after a crash.
         container.update(&self.records, |_| ())?;
+        let placeholder = neighbours.placeholder_pid;
         let volumes = self.mount_volumes(container, &source.volumes)?;
         let spec = self.spec(container, &source, &Surroundings { neighbours, image_volumes: volumes })?;
         self.records.save_spec(&container.pod.id, &container.id, &spec)?;
         let rootfs = self.rootfs(container, &source.lease)?;
         let Making { executor, plan, filter } = self.making(container, &spec, &rootfs)?;
-        let cgroup = self.make_cgroup(container, &spec)?;
+        let cgroup = self.make_cgroup(container, &spec, placeholder)?;
         let config = &container.config;
         let order = ContainerOrder {
             id: container.id.clone(),
@@ -273,14 +280,25 @@ impl Node {
         })
     }
 
-    fn make_cgroup(&self, container: &Container, spec: &Spec) -> Result<runtime::cgroup::Handles> {
+    /// With systemd it begins with a process that holds its place.
+    fn make_cgroup(
+        &self,
+        container: &Container,
+        spec: &Spec,
+        placeholder: Option<u32>,
+    ) -> Result<runtime::cgroup::Handles> {
         let path = parse_cgroup(&container.cgroup())?;
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
         let failed = |operation| {
             move |source| Error::Cgroup { operation, id: container.id.clone(), source: Arc::new(source) }
         };
         let limits = Limits::from_spec(&resources).map_err(failed("understand the limits of"))?;
-        let cgroup = self.runtime.cgroups().create(&path, &limits).map_err(failed("make"))?;
+        let cgroups = self.runtime.cgroups();
+        let cgroup = match placeholder {
+            Some(pid) => cgroups.create_scope(&path, &limits, pid),
+            None => cgroups.create(&path, &limits),
+        };
+        let cgroup = cgroup.map_err(failed("make"))?;
         cgroup.handles().map_err(failed("open"))
     }
 }
@@ -289,6 +307,8 @@ impl Node {
 struct Neighbours {
     pause_pid: i32,
     target_pid: Option<i32>,
+    /// What holds the container's cgroup until it is there itself.
+    placeholder_pid: Option<u32>,
 }
 
 /// What a container is put among.

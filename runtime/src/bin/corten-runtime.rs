@@ -13,6 +13,11 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
+        // Holds a scope of systemd's until standard input ends, which it does with the daemon at the latest.
+        Some(command) if command == "placeholder" => {
+            std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).ok();
+            ExitCode::SUCCESS
+        }
         _ => {
             eprintln!(
                 "usage: corten-runtime monitor POD\n\nStarted by corten, with descriptors to talk to it."

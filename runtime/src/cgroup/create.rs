@@ -6,6 +6,7 @@ use rustix::fs::XattrFlags;
 
 use super::directory::Directory;
 use super::hierarchy::{Controller, Hierarchies, Unified, V1};
+use super::systemd::Systemd;
 use super::{CgroupPath, Error, Layout, Limits, processes, set, v1, v2};
 
 /// Marks the parents that Corten made, so that a later daemon knows them from the kubelet's.
@@ -33,6 +34,32 @@ pub(super) fn create(host: &Hierarchies, path: &CgroupPath, limits: &Limits) -> 
         }
         attempt += 1;
     }
+}
+
+/// What a scope begins with.
+pub(super) struct Scope<'a> {
+    pub(super) limits: &'a Limits,
+    pub(super) first: u32,
+}
+
+/// Has systemd make the cgroup, and adds what systemd does not know of.
+pub(super) fn create_scope(
+    host: &Hierarchies,
+    systemd: &Systemd,
+    path: &CgroupPath,
+    scope: &Scope<'_>,
+) -> Result<(), Error> {
+    systemd.start(path, scope.limits, scope.first)?;
+    let unified = host.unified.as_ref().ok_or(Error::NoSystemd)?;
+    // Huge pages are not among the controllers that systemd passes on.
+    let completed = enable(unified, &wanted(host, unified, scope.limits), path.ancestors())
+        .and_then(|()| set::set(host, path, scope.limits));
+    if completed.is_err()
+        && let Err(error) = systemd.stop(path)
+    {
+        tracing::debug!(error = &error as &dyn std::error::Error, "a scope is left");
+    }
+    completed
 }
 
 /// Makes the parents of a cgroup where they are missing; those that are there stay as they are.

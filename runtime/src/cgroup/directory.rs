@@ -150,6 +150,11 @@ impl Applied {
         Ok(())
     }
 
+    /// The files that were written and what they held.
+    pub(super) fn old(&self) -> impl Iterator<Item = (String, String)> + '_ {
+        self.0.iter().map(|(_, undo)| (undo.file.clone().into_owned(), undo.value.clone()))
+    }
+
     /// Restores the old values, last first.
     pub(super) fn undo(self) {
         for (directory, undo) in self.0.iter().rev() {

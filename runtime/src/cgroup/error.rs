@@ -79,6 +79,12 @@ pub enum Error {
     /// No control group file system is mounted.
     #[error("find control groups: no cgroup file system is mounted, mount cgroup2 at /sys/fs/cgroup")]
     NoHierarchy,
+    /// The host's service manager is another one, or does not own a v2 hierarchy.
+    #[error(
+        "use systemd for cgroups: it is not this host's service manager, or cgroup v2 is not alone; set driver = \
+         \"cgroupfs\" under [cgroup]"
+    )]
+    NoSystemd,
     /// The cgroup does not exist.
     #[error("cgroup {path} does not exist")]
     NotFound {
@@ -90,6 +96,16 @@ pub enum Error {
     NotFrozen {
         /// The cgroup.
         path: CgroupPath,
+    },
+    /// systemd could not be asked, or said no.
+    #[error("{operation} {path}")]
+    Systemd {
+        /// `start scope`, ...
+        operation: &'static str,
+        /// The cgroup.
+        path: CgroupPath,
+        /// The cause.
+        source: super::SystemdFailure,
     },
     /// A resource of the OCI spec that Corten does not set.
     #[error("set {limit}: not supported")]

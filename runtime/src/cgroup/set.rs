@@ -34,6 +34,11 @@ pub(super) fn update(host: &Hierarchies, path: &CgroupPath, limits: &Limits) -> 
     }
 }
 
+/// Writes limits again that were set before, and that systemd wrote the way it keeps them: quotas in percent.
+pub(super) fn renew(host: &Hierarchies, path: &CgroupPath, limits: &Limits) -> Result<(), Error> {
+    steps(host, path, limits)?.iter().try_for_each(|(directory, write)| write.set(directory))
+}
+
 fn try_update(
     host: &Hierarchies,
     path: &CgroupPath,

@@ -25,7 +25,7 @@ impl Scene {
         }
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let top = CgroupPath::parse(&format!("/corten-test-{}-{number}", std::process::id())).unwrap();
-        Some(Self { cgroups: Cgroups::detect().unwrap(), top })
+        Some(Self { cgroups: Cgroups::detect(DriverChoice::default()).unwrap(), top })
     }
 
     fn path(&self, below: &str) -> CgroupPath {

@@ -64,7 +64,7 @@ pub(crate) fn open(state: &Path) -> Runtime {
     let program =
         std::env::var_os("CORTEN_RUNTIME").unwrap_or_else(|| env!("CARGO_BIN_EXE_corten-runtime").into());
     let program = program.into();
-    Runtime::open(Config { program, state: state.to_owned() }).unwrap()
+    Runtime::open(Config { program, state: state.to_owned(), cgroup_driver: Default::default() }).unwrap()
 }
 
 /// An id like no other.

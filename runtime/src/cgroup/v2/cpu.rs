@@ -44,7 +44,7 @@ fn parse(content: &str) -> (Option<u64>, u64) {
 /// v1's shares (2 to 262144, 1024 by default) as v2's weight (1 to 10000, 100 by default).
 ///
 /// The quadratic in the logarithm that runc since 1.3.2 and crun since 1.23 use; it meets all three points.
-fn weight(shares: u64) -> u64 {
+pub(in crate::cgroup) fn weight(shares: u64) -> u64 {
     const SHARES_MIN: u64 = 2;
     const SHARES_MAX: u64 = 1 << 18;
     if shares <= SHARES_MIN {

@@ -1,0 +1,181 @@
+//! systemd as the owner of cgroups: a container's cgroup is a scope, made and changed over D-Bus
+//! (org.freedesktop.systemd1(5)).
+//!
+//! What systemd knows as a property is told to it besides being written to the cgroup's files: it writes its
+//! properties again when it is reloaded. All calls have a deadline, since a bus may hang.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+use zbus::zvariant::Value;
+use zbus::{Connection, fdo};
+
+use manager::ManagerProxy;
+
+use super::slice::Slice;
+use super::{CgroupPath, Error, Limits};
+
+mod manager;
+mod properties;
+
+/// How long systemd may take for one thing; a reload of many units takes seconds.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The system's service manager.
+#[derive(Debug)]
+pub(super) struct Systemd {
+    /// For callers on threads of their own.
+    runtime: Handle,
+    /// Made at the first use, and again when it broke. The lock is held while it is made.
+    connection: Mutex<Option<Connection>>,
+}
+
+/// Why systemd did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The bus or systemd said no, or cannot be reached.
+    #[error("ask systemd over D-Bus")]
+    Bus(#[source] Box<zbus::Error>),
+    /// The job did not come to its end well.
+    #[error("systemd ended the job with the result {0:?}; `journalctl -b` says more")]
+    Job(String),
+    /// No answer.
+    #[error("systemd does not answer within {0} s: see whether dbus and systemd are well")]
+    Timeout(u64),
+}
+
+impl Systemd {
+    /// To be called within a tokio runtime.
+    pub(super) fn new() -> Self {
+        Self { runtime: Handle::current(), connection: Mutex::new(None) }
+    }
+
+    /// Whether systemd is the host's service manager, sd_booted(3).
+    pub(super) fn is_booted() -> bool {
+        std::path::Path::new("/run/systemd/system").is_dir()
+    }
+
+    /// Makes a scope with its first process; it is there with its limits when this returns.
+    pub(super) fn start(&self, path: &CgroupPath, limits: &Limits, first: u32) -> Result<(), Error> {
+        let (unit, slice) = names(path)?;
+        let mut properties = properties::of(limits)?;
+        properties.extend([
+            ("Description", Value::from(format!("Corten's container {unit}"))),
+            ("Slice", Value::from(slice.name().to_owned())),
+            ("PIDs", Value::from(vec![first])),
+            // Below it the container's own init may do as it likes.
+            ("Delegate", Value::from(true)),
+            ("DefaultDependencies", Value::from(false)),
+            // One that failed is gone as well.
+            ("CollectMode", Value::from("inactive-or-failed")),
+            ("CPUAccounting", Value::from(true)),
+            ("IOAccounting", Value::from(true)),
+            ("MemoryAccounting", Value::from(true)),
+            ("TasksAccounting", Value::from(true)),
+        ]);
+        self.run("start scope", path, async |manager| {
+            let ended = manager.receive_job_removed_with_args(&[(2, unit.as_str())]).await?;
+            let job = manager.start_transient_unit(&unit, "replace", &properties, &[]).await?;
+            wait(ended, job.as_str()).await
+        })
+    }
+
+    /// Tells systemd of changed limits.
+    pub(super) fn update(&self, path: &CgroupPath, limits: &Limits) -> Result<(), Error> {
+        let (unit, _) = names(path)?;
+        let properties = properties::of(limits)?;
+        if properties.is_empty() {
+            return Ok(());
+        }
+        self.run("change scope", path, async |manager| {
+            manager.set_unit_properties(&unit, true, &properties).await?;
+            Ok(())
+        })
+    }
+
+    /// Ends a scope and all in it; one that is gone is fine.
+    pub(super) fn stop(&self, path: &CgroupPath) -> Result<(), Error> {
+        let (unit, _) = names(path)?;
+        self.run("stop scope", path, async |manager| {
+            let ended = manager.receive_job_removed_with_args(&[(2, unit.as_str())]).await?;
+            match manager.stop_unit(&unit, "replace").await {
+                Ok(job) => wait(ended, job.as_str()).await,
+                Err(zbus::Error::MethodError(name, ..)) if name == "org.freedesktop.systemd1.NoSuchUnit" => {
+                    Ok(())
+                }
+                Err(error) => Err(error.into()),
+            }
+        })
+    }
+
+    fn run<T>(
+        &self,
+        operation: &'static str,
+        path: &CgroupPath,
+        ask: impl AsyncFnOnce(ManagerProxy<'static>) -> Result<T, Failure>,
+    ) -> Result<T, Error> {
+        let asked = async {
+            let manager = self.manager().await?;
+            ask(manager).await
+        };
+        let answer = self.runtime.block_on(async { tokio::time::timeout(DEADLINE, asked).await });
+        let answer = answer.unwrap_or(Err(Failure::Timeout(DEADLINE.as_secs())));
+        if matches!(&answer, Err(Failure::Bus(error)) if matches!(**error, zbus::Error::InputOutput(_)))
+            || matches!(answer, Err(Failure::Timeout(_)))
+        {
+            // The next one makes a new connection.
+            self.runtime.block_on(async { self.connection.lock().await.take() });
+        }
+        answer.map_err(|source| Error::Systemd { operation, path: path.clone(), source })
+    }
+
+    async fn manager(&self) -> Result<ManagerProxy<'static>, Failure> {
+        let mut connection = self.connection.lock().await;
+        if let Some(connection) = connection.as_ref() {
+            return Ok(ManagerProxy::new(connection).await?);
+        }
+        let made = Connection::system().await?;
+        let manager = ManagerProxy::new(&made).await?;
+        // Without it systemd tells nobody how jobs end.
+        match manager.subscribe().await {
+            Ok(()) => {}
+            Err(zbus::Error::MethodError(name, ..))
+                if name == "org.freedesktop.systemd1.AlreadySubscribed" => {}
+            Err(error) => return Err(error.into()),
+        }
+        *connection = Some(made);
+        Ok(manager)
+    }
+}
+
+/// Waits for the end of a job.
+async fn wait(mut ended: manager::JobRemovedStream, job: &str) -> Result<(), Failure> {
+    while let Some(signal) = ended.next().await {
+        let signal = signal.args()?;
+        if signal.job.as_str() == job {
+            return match signal.result {
+                "done" | "skipped" => Ok(()),
+                result => Err(Failure::Job(result.to_owned())),
+            };
+        }
+    }
+    Err(Failure::Bus(Box::new(fdo::Error::Disconnected("while a job ran".to_owned()).into())))
+}
+
+/// The unit that a cgroup is, and the slice that it is in.
+fn names(path: &CgroupPath) -> Result<(String, Slice), Error> {
+    let refuse = || Error::InvalidPath { path: path.to_string(), reason: "it is not a scope in a slice" };
+    let (slice, unit) = path.as_str().rsplit_once('/').ok_or_else(refuse)?;
+    if !unit.ends_with(".scope") {
+        return Err(refuse());
+    }
+    Ok((unit.to_owned(), Slice::parse(slice)?))
+}
+
+impl From<zbus::Error> for Failure {
+    fn from(error: zbus::Error) -> Self {
+        Self::Bus(Box::new(error))
+    }
+}
