@@ -41,6 +41,14 @@ pub fn place(dir: &Path) -> Result<PathBuf, Error> {
 
 /// Makes a network namespace, its loopback interface up, and pins it at `path`. Nothing is left on failure.
 pub fn create_at(path: &Path) -> Result<(), Error> {
+    pin_by(path, || {
+        unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| at("make", path)(errno.into()))?;
+        pin(path)
+    })
+}
+
+/// Makes the file of a pin, and lets a thread of its own enter the namespace and pin it there.
+fn pin_by(path: &Path, work: impl FnOnce() -> Result<(), Error> + Send) -> Result<(), Error> {
     let dir = path.parent().unwrap_or_else(|| Path::new("/"));
     prepare(dir).map_err(at("share the directory of", dir))?;
     OpenOptions::new()
@@ -51,7 +59,7 @@ pub fn create_at(path: &Path) -> Result<(), Error> {
         .map_err(at("make the file of", path))?;
     let made = thread::scope(|scope| {
         let builder = thread::Builder::new().name("netns".into());
-        let child = builder.spawn_scoped(scope, || pin(path)).map_err(at("start a thread for", path))?;
+        let child = builder.spawn_scoped(scope, work).map_err(at("start a thread for", path))?;
         join(child)
     });
     if made.is_err()
@@ -61,6 +69,15 @@ pub fn create_at(path: &Path) -> Result<(), Error> {
         tracing::warn!(%error, path = %path.display(), "half-made network namespace stays");
     }
     made
+}
+
+/// Pins a network namespace that somebody else made at `path`, and raises its loopback interface.
+pub fn pin_at(path: &Path, namespace: &OwnedFd) -> Result<(), Error> {
+    pin_by(path, || {
+        setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET)
+            .map_err(|errno| at("enter", path)(errno.into()))?;
+        pin(path)
+    })
 }
 
 /// Opens a pinned network namespace.
@@ -116,9 +133,8 @@ fn join<T>(child: thread::ScopedJoinHandle<'_, T>) -> T {
     child.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// The life of the thread that a namespace is made by: it ends, the namespace stays.
+/// The last that the thread in a new namespace does: it ends, the namespace stays.
 fn pin(path: &Path) -> Result<(), Error> {
-    unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| at("make", path)(errno.into()))?;
     link::raise_loopback()?;
     rustix::mount::mount_bind(OWN, path).map_err(|errno| at("pin", path)(errno.into()))
 }
