@@ -6,7 +6,8 @@
 //! written as `on_node(async |kubelet| { ... })`.
 //!
 //! With `CRI_SOCKET=/path/of/a/socket` the functional tests run against any other CRI runtime that
-//! reaches the stand-in images (see `hack/images conf`), which keeps the tests themselves honest.
+//! reaches the stand-in images (see `hack/images conf`), which keeps the tests themselves honest. With
+//! `CRI_HANDLER=runc` the pods of a test that names no handler are for that one.
 
 pub mod census;
 pub mod cgroup;

@@ -124,7 +124,7 @@ fn finish_root(plan: &Container, root: &Root) -> Result<(), Failure> {
 }
 
 /// Tells the monitor that all is ready, and sleeps until it says `Go`.
-pub(super) fn wait(link: &OwnedFd) -> Result<(), Failure> {
+fn wait(link: &OwnedFd) -> Result<(), Failure> {
     link::send(link, &FromStage::Ready, None).during(|| "say that the container is ready".into())?;
     match link::receive::<ToStage>(link).during(|| "wait for the start".into())? {
         Some((ToStage::Go, _)) => Ok(()),

@@ -3,8 +3,9 @@
 //! It speaks to the monitor as the stages of our own do. Unlike them it stays in the host's namespaces and in
 //! the monitor's cgroup, mounts the root file system where the runtime sees it, and runs the runtime's program
 //! to its end once for each verb. The process that the runtime leaves behind becomes a child of the monitor,
-//! the nearest subreaper, and takes over the role of the driver. Follows runc(8) and the OCI runtime
-//! specification 1.2; the working directory is the bundle, so that no path is too long for a socket.
+//! the nearest subreaper, and takes over the role of the driver, which stays as its guard: a runtime does not
+//! arrange for its processes to die with the monitor. Follows runc(8) and the OCI runtime specification 1.2;
+//! the working directory is the bundle, so that no path is too long for a socket.
 
 use std::convert::Infallible;
 use std::ffi::CStr;
@@ -16,11 +17,10 @@ use rustix::process::{Pid, PidfdFlags};
 
 use self::console::Console;
 use self::files::Files;
-use self::init::Init;
+use self::init::{Init, Monitor};
 use self::invocation::{Output, invoke};
-use super::container::wait;
 use super::failure::{Context, Failure};
-use super::link::{self, FailureKind, FromStage};
+use super::link::{self, FailureKind, FromStage, ToStage};
 use super::overlay::{self, Stack, Top};
 use super::root::{Root, make_host_directory};
 use super::{Stage, entrance, settings, volume};
@@ -36,6 +36,7 @@ mod invocation;
 /// Has the container made, says `Ready`, waits for `Go` and has its command started.
 pub(super) fn create(stage: &Stage) -> Result<Infallible, Failure> {
     let plan: Create = entrance::plan(&stage.plan)?;
+    let monitor = Monitor::watch()?;
     settings::set_oom_score(plan.oom_score_adj)?;
     furnish(&plan)?;
     enter(&plan.target)?;
@@ -48,7 +49,12 @@ pub(super) fn create(stage: &Stage) -> Result<Infallible, Failure> {
         made => made,
     };
     give_output_up()?;
-    wait(&stage.link)?;
+    if !is_wanted(&stage.link)? {
+        if let Ok(init) = made {
+            init.kill();
+        }
+        clone::exit(0);
+    }
     let init = made?;
     let started = invoke(&plan.target, &files, &[c"start", &plan.target.id], Output::None);
     files.remove();
@@ -58,7 +64,8 @@ pub(super) fn create(stage: &Stage) -> Result<Infallible, Failure> {
         return Err(failure);
     }
     init.wait();
-    clone::exit(0)
+    // With the link goes the last that the monitor waits for.
+    monitor.guard(&init)
 }
 
 /// Has a process started in the container, which takes over.
@@ -113,7 +120,7 @@ fn make(plan: &Create, stage: &Stage, files: &Files) -> Result<Init, Failure> {
     if let Some(console) = console {
         console.pass_on(&stage.link)?;
     }
-    hand_over(stage, files).map(Init::new)
+    hand_over(stage, files)
 }
 
 /// `exec`: the process runs when this returns, and is the monitor's.
@@ -134,7 +141,7 @@ fn run(plan: &Exec, stage: &Stage, files: &Files) -> Result<(), Failure> {
 }
 
 /// Says whose process it is now: the one in the pid file, which must be the monitor's child by now.
-fn hand_over(stage: &Stage, files: &Files) -> Result<i32, Failure> {
+fn hand_over(stage: &Stage, files: &Files) -> Result<Init, Failure> {
     let what = || "find the container's process".to_owned();
     let pid = files.read_pid()?;
     let process = Pid::from_raw(pid).ok_or_else(|| Failure::new(what()))?;
@@ -144,9 +151,20 @@ fn hand_over(stage: &Stage, files: &Files) -> Result<i32, Failure> {
     if files::parent(pid) != Some(monitor) {
         return Err(Failure::new(format!("{}: {pid} is not a child of the monitor", what())));
     }
-    link::send(&stage.link, &FromStage::Process { pid }, Some(pidfd.as_fd()))
-        .during(|| "report the process".into())?;
-    Ok(pid)
+    let told = link::send(&stage.link, &FromStage::Process { pid }, Some(pidfd.as_fd()));
+    let process = Init::new(pid, pidfd);
+    if told.is_err() {
+        process.kill();
+    }
+    told.during(|| "report the process".into())?;
+    Ok(process)
+}
+
+/// Says that the container waits for its start, and waits with it; false when it was removed before.
+fn is_wanted(link: &OwnedFd) -> Result<bool, Failure> {
+    link::send(link, &FromStage::Ready, None).during(|| "say that the container is ready".into())?;
+    let word = link::receive::<ToStage>(link).during(|| "wait for the start".into())?;
+    Ok(matches!(word, Some((ToStage::Go, _))))
 }
 
 /// Makes the bundle the working directory.

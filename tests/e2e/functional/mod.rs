@@ -1,9 +1,11 @@
-//! It does what the CRI says. These tests hold for any CRI runtime, see `CRI_SOCKET`.
+//! It does what the CRI says. These tests hold for any CRI runtime, see `CRI_SOCKET`, and for any handler, see
+//! `CRI_HANDLER`.
 
 mod cli;
 mod containers;
 mod events;
 mod exec;
+mod handlers;
 mod image_volumes;
 mod images;
 mod layers;
