@@ -15,6 +15,7 @@ mod security;
 mod signal;
 pub(crate) mod stats;
 mod stream;
+mod users;
 
 /// A field of a request that cannot be accepted.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

@@ -128,9 +128,10 @@ async fn open(config: &Config) -> anyhow::Result<Pods> {
     let images =
         async { Images::open(config.image.clone(), &config.root, unpacker).await.context("open the images") };
     let program = runtime_program(config)?;
-    let (state, cgroup_driver) = (config.state.clone(), config.cgroup.driver.into());
+    let (state, data) = (config.state.clone(), config.root.clone());
+    let cgroup_driver = config.cgroup.driver.into();
     let runtime = async {
-        let config = runtime::Config { program, state, cgroup_driver };
+        let config = runtime::Config { program, state, data, cgroup_driver };
         tokio::task::spawn_blocking(move || Runtime::open(config)).await?.context("open the runtime")
     };
     let (images, runtime) = tokio::try_join!(images, runtime)?;

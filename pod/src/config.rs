@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+pub use runtime::IdMap;
 use serde::{Deserialize, Serialize};
 
 /// The CRI's `PodSandboxConfig`.
@@ -156,6 +157,9 @@ pub struct Mount {
     pub propagation: Propagation,
     /// Whether the source is relabelled for SELinux.
     pub selinux_relabel: bool,
+    /// The ids that its files have in the container; none for those that they have on the node.
+    #[serde(default)]
+    pub users: Option<IdMap>,
 }
 
 /// An image, or a part of one, mounted into the container, always read-only.
@@ -171,6 +175,9 @@ pub struct ImageVolume {
     pub sub_path: PathBuf,
     /// Whether it is relabelled for SELinux.
     pub selinux_relabel: bool,
+    /// The ids that the request wants; in a pod with a user namespace it has the pod's in any case.
+    #[serde(default)]
+    pub users: Option<IdMap>,
 }
 
 /// How a mount may be used.
@@ -282,6 +289,9 @@ pub struct Namespaces {
     pub pid: PidMode,
     /// ipc_namespaces(7): the pod's or the node's.
     pub ipc: PodOrNode,
+    /// user_namespaces(7): the ids of the pod's own; none with the node's.
+    #[serde(default)]
+    pub users: Option<IdMap>,
 }
 
 /// Whose namespace it is.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use runtime::external::{self, Features};
 use runtime::host::Host;
 
-use crate::config::{ContainerConfig, MountAccess, Profile};
+use crate::config::{ContainerConfig, MountAccess, PodConfig, Profile};
 use crate::error::{Error, Result, chain};
 use crate::status::HandlerStatus;
 
@@ -106,7 +106,10 @@ impl Handler {
             problem: None,
         };
         match self {
-            Self::Native => status.recursive_read_only = host.mount_setattr,
+            Self::Native => {
+                status.recursive_read_only = host.mount_setattr;
+                status.user_namespaces = host.user_namespaces;
+            }
             Self::External(external) => {
                 status.program = Some(external.runtime.program().to_owned());
                 match external.probed() {
@@ -128,6 +131,14 @@ impl External {
         match self.probed() {
             Some(Ok(_)) => Ok(()),
             _ => self.probe().await,
+        }
+    }
+
+    /// Refuses a pod that no other runtime is given: its mounts would not be mapped.
+    pub(crate) fn check_pod(&self, pod: &PodConfig) -> Result<()> {
+        match pod.security.namespaces.users {
+            Some(_) => Err(Error::HandlerLacks { name: self.name.clone(), what: "user namespaces" }),
+            None => Ok(()),
         }
     }
 

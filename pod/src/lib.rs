@@ -30,6 +30,7 @@ mod table;
 mod task;
 #[cfg(test)]
 mod testing;
+mod users;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -8,6 +8,7 @@ mod resize;
 mod run;
 mod stop;
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,7 +16,7 @@ use runtime::Monitor;
 use tokio::sync::watch;
 
 use crate::config::{PodConfig, PodOrNode};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::{self, EventKind, Events};
 use crate::record::{PodPhase, PodRecord, Records};
 use crate::stats::Readings;
@@ -100,6 +101,17 @@ impl Sandbox {
         self.lock().monitor = monitor;
         // Whoever waits for the monitor's end looks again.
         self.status.send_modify(|_| ());
+    }
+
+    /// The pod's user namespace; none with the node's.
+    pub(crate) fn user_namespace(&self) -> Result<Option<OwnedFd>> {
+        match self.monitor().filter(|_| self.config.security.namespaces.users.is_some()) {
+            None => Ok(None),
+            Some(monitor) => {
+                let opened = monitor.user_namespace();
+                opened.map(Some).map_err(Error::file("open the user namespace of", &self.dir))
+            }
+        }
     }
 
     /// Waits until the pod has no monitor any more.

@@ -18,12 +18,12 @@ use std::path::{Path, PathBuf};
 use image::ImageConfig;
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    Capability, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxSeccomp,
-    RootBuilder, Spec, SpecBuilder,
+    Capability, LinuxBuilder, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceBuilder,
+    LinuxNamespaceType, LinuxSeccomp, RootBuilder, Spec, SpecBuilder,
 };
 
 use self::devices::DeviceNode;
-use crate::config::{ContainerConfig, PidMode, PodConfig, PodOrNode, Propagation};
+use crate::config::{ContainerConfig, IdMap, PidMode, PodConfig, PodOrNode, Propagation};
 use crate::error::{Error, Result};
 use crate::status::User;
 
@@ -97,12 +97,15 @@ fn assemble(
         .cgroups_path(PathBuf::from(inputs.cgroup))
         .namespaces(namespaces(inputs)?)
         .resources(resources::for_container(inputs)?)
-        .devices(devices::linux_devices(inputs.devices)?)
+        .devices(devices::linux_devices(inputs.devices, wanted_users(inputs).is_some())?)
         .rootfs_propagation(rootfs_propagation(inputs.container))
         .masked_paths(unless_privileged(inputs, &inputs.container.security.masked_paths))
         .readonly_paths(unless_privileged(inputs, &inputs.container.security.readonly_paths));
     if let Some(seccomp) = inputs.seccomp.clone() {
         linux = linux.seccomp(seccomp);
+    }
+    if let Some(ids) = wanted_users(inputs) {
+        linux = linux.uid_mappings(vec![mapping(ids)?]).gid_mappings(vec![mapping(ids)?]);
     }
     let mut spec = SpecBuilder::default()
         .version("1.2.0")
@@ -137,8 +140,13 @@ fn namespaces(inputs: &Inputs<'_>) -> Result<Vec<LinuxNamespace>, OciSpecError> 
         list.push((LinuxNamespaceType::Network, of_pause("net")));
         list.push((LinuxNamespaceType::Uts, of_pause("uts")));
     }
-    if inputs.host.cgroup_v2 && !inputs.container.security.privileged {
+    // In a user namespace the control groups are shown to who owns that of theirs.
+    let privileged = inputs.container.security.privileged && wanted.users.is_none();
+    if inputs.host.cgroup_v2 && !privileged {
         list.push((LinuxNamespaceType::Cgroup, None));
+    }
+    if wanted.users.is_some() {
+        list.push((LinuxNamespaceType::User, of_pause("user")));
     }
     list.into_iter()
         .map(|(kind, path)| {
@@ -149,6 +157,14 @@ fn namespaces(inputs: &Inputs<'_>) -> Result<Vec<LinuxNamespace>, OciSpecError> 
             }
         })
         .collect()
+}
+
+fn wanted_users(inputs: &Inputs<'_>) -> Option<IdMap> {
+    inputs.pod.security.namespaces.users
+}
+
+fn mapping(ids: IdMap) -> Result<LinuxIdMapping, OciSpecError> {
+    LinuxIdMappingBuilder::default().container_id(0_u32).host_id(ids.host).size(ids.length).build()
 }
 
 /// A mount that mounts travel through needs a root file system that lets them.

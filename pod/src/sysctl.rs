@@ -21,7 +21,9 @@ pub(crate) fn for_pod(
     for (name, value) in defaults {
         let name = slashed(name)?;
         if owner(config, &name).is_ok() {
-            wanted.insert(name, plain(value)?);
+            let value = plain(value)?;
+            let value = if name == "net/ipv4/ping_group_range" { within(config, value) } else { value };
+            wanted.insert(name, value);
         }
     }
     for (name, value) in &config.sysctls {
@@ -30,6 +32,17 @@ pub(crate) fn for_pod(
         wanted.insert(name, plain(value)?);
     }
     Ok(wanted.into_iter().collect())
+}
+
+/// A range of groups as far as the pod has them: the kernel takes no others.
+fn within(config: &PodConfig, range: String) -> String {
+    let Some(ids) = config.security.namespaces.users else { return range };
+    let last = ids.length - 1;
+    let ends: Option<Vec<u32>> = range.split_whitespace().map(|end| end.parse().ok()).collect();
+    match ends.as_deref() {
+        Some([from, to]) if from <= to => format!("{} {}", from.min(&last), to.min(&last)),
+        _ => range,
+    }
 }
 
 /// Refuses a parameter that is not of one of the pod's own namespaces.
@@ -94,7 +107,8 @@ mod tests {
 
     fn check(network: PodOrNode, name: &str, value: &str) -> Result<Vec<(String, String)>> {
         let mut config = pod_config();
-        config.security.namespaces = Namespaces { network, pid: PidMode::Container, ipc: network };
+        config.security.namespaces =
+            Namespaces { network, pid: PidMode::Container, ipc: network, users: None };
         config.sysctls.insert(name.to_owned(), value.to_owned());
         for_pod(&config, &BTreeMap::new())
     }
@@ -128,6 +142,15 @@ mod tests {
         for value in ["", "1+kernel.core_pattern=|/x", "a\nb", "a\0", "$(x)"] {
             assert!(check(PodOrNode::Pod, "net.ipv4.ip_forward", value).is_err(), "{value:?}");
         }
+    }
+
+    #[test]
+    fn a_default_range_of_groups_ends_with_those_of_the_pod() {
+        let defaults = BTreeMap::from([("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned())]);
+        let mut config = pod_config();
+        config.security.namespaces.users = Some(crate::config::IdMap { host: 1000, length: 65536 });
+        let expected = [("net/ipv4/ping_group_range".to_owned(), "0 65535".to_owned())];
+        assert_eq!(for_pod(&config, &defaults).unwrap(), expected);
     }
 
     #[test]

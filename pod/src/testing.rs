@@ -9,7 +9,12 @@ use crate::config::{
 
 pub(crate) fn security_context() -> SecurityContext {
     SecurityContext {
-        namespaces: Namespaces { network: PodOrNode::Pod, pid: PidMode::Container, ipc: PodOrNode::Pod },
+        namespaces: Namespaces {
+            network: PodOrNode::Pod,
+            pid: PidMode::Container,
+            ipc: PodOrNode::Pod,
+            users: None,
+        },
         run_as: None,
         run_as_group: None,
         supplemental_groups: Vec::new(),

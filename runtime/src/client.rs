@@ -1,5 +1,6 @@
 //! The daemon's end of the connection to a monitor: many requests in flight, one task that reads.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +45,14 @@ impl Monitor {
     /// The pause process, which holds the pod's namespaces.
     pub fn pause_pid(&self) -> i32 {
         self.pause_pid
+    }
+
+    /// The pod's user namespace, if it has one of its own, for mounts that are to have its ids.
+    ///
+    /// # Errors
+    /// What open(2) says: pause may have ended.
+    pub fn user_namespace(&self) -> io::Result<OwnedFd> {
+        Ok(std::fs::File::open(format!("/proc/{}/ns/user", self.pause_pid))?.into())
     }
 
     /// Prepares a container up to its command; returns the process of its init.

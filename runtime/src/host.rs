@@ -3,6 +3,8 @@
 //! The probes change nothing: calls that the kernel refuses or that have no effect, and files that are read.
 
 use std::fs;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -11,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::capabilities::Set;
 use crate::sys;
+
+mod idmap;
 
 /// What the kernel and the daemon's own privileges allow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,19 +37,25 @@ pub struct Host {
     pub openat2: bool,
     /// mount_setattr(2) and with it recursively read-only mounts, Linux 5.12.
     pub mount_setattr: bool,
-    /// Idmapped mounts, Linux 5.12; which file systems take them is known at the mount only.
+    /// The file system of the layers takes idmapped mounts; others are tried when they are mounted.
     pub idmapped_mounts: bool,
+    /// Pods can have user namespaces of their own: idmapped mounts, and overlay over them (Linux 5.19).
+    pub user_namespaces: bool,
     /// Overlay takes its layers one by one (`lowerdir+`), Linux 6.7.
     pub overlay_layers: bool,
 }
 
 impl Host {
-    /// Probes the running kernel and the calling process.
-    pub fn probe() -> Self {
+    /// Probes the running kernel and the calling process, and the file system of the data directory; `pause`
+    /// is a program that does nothing.
+    pub(crate) fn probe(pause: BorrowedFd<'_>, data: &Path) -> Self {
         let capabilities = Set::bounding() & own_capabilities();
         let mount_setattr = has_mount_setattr();
+        let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+        let idmapped_mounts = mount_setattr && idmap::probe(pause, data).is_ok();
         Self {
-            kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+            user_namespaces: idmapped_mounts && is_since(&kernel, (5, 19)),
+            kernel,
             cgroups: cgroups().to_owned(),
             capabilities: capabilities.names().collect(),
             sys_resource: capabilities.contains(Set::SYS_RESOURCE),
@@ -55,7 +65,7 @@ impl Host {
             seccomp: fs::exists("/proc/sys/kernel/seccomp/actions_avail").unwrap_or(false),
             openat2: has_openat2(),
             mount_setattr,
-            idmapped_mounts: mount_setattr && fs::exists("/proc/self/ns/user").unwrap_or(false),
+            idmapped_mounts,
             overlay_layers: has_overlay_layers(),
         }
     }
@@ -90,7 +100,11 @@ impl Host {
             (self.seccomp, "the kernel has no seccomp filters: pods with a profile are refused"),
             (
                 self.idmapped_mounts,
-                "the kernel has no idmapped mounts: pods with user namespaces are refused",
+                "the layers' file system or the kernel has no idmapped mounts: pods with user namespaces are refused",
+            ),
+            (
+                self.user_namespaces || !self.idmapped_mounts,
+                "overlay takes no idmapped layers (Linux before 5.19): pods with user namespaces are refused",
             ),
             (
                 self.overlay_layers,
@@ -103,6 +117,15 @@ impl Host {
             ),
         ];
         sentences.into_iter().filter(|(there, _)| !there).map(|(_, sentence)| sentence).collect()
+    }
+}
+
+/// Whether a kernel of this release is at least of that version; one that cannot be read is not.
+fn is_since(release: &str, version: (u32, u32)) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().ok());
+    match (numbers.next().flatten(), numbers.next().flatten()) {
+        (Some(major), Some(minor)) => (major, minor) >= version,
+        _ => false,
     }
 }
 
@@ -141,16 +164,33 @@ fn has_overlay_layers() -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     #[test]
     fn this_host_is_fit_and_written_down() {
-        let host = Host::probe();
+        let pause = crate::pause::program().unwrap();
+        let host = Host::probe(pause.as_fd(), Path::new("/"));
         assert_eq!(host.unfit(), None);
         assert!(!host.kernel.is_empty());
         assert_eq!(serde_json::from_str::<Host>(&serde_json::to_string(&host).unwrap()).unwrap(), host);
         let said = host.missing().iter().any(|sentence| sentence.starts_with("CAP_SYS_RESOURCE"));
         assert_eq!(said, !host.sys_resource);
+    }
+
+    #[test]
+    fn releases_are_compared_as_numbers() {
+        for (release, expected) in [
+            ("6.1.0-13-amd64", true),
+            ("5.19", true),
+            ("5.4.0", false),
+            ("10.0", true),
+            ("5", false),
+            ("x", false),
+        ] {
+            assert_eq!(is_since(release, (5, 19)), expected, "{release}");
+        }
     }
 
     #[test]
@@ -166,6 +206,7 @@ mod tests {
             openat2: false,
             mount_setattr: false,
             idmapped_mounts: false,
+            user_namespaces: false,
             overlay_layers: false,
         };
         assert_eq!(host.missing().len(), 7);

@@ -17,7 +17,7 @@ use tokio::io::unix::AsyncFd;
 use crate::client::{Connection, Events, Monitor};
 use crate::monitor::wire::{self, Answer, Order, Refusal, SandboxOrder};
 use crate::sys::watch::watch;
-use crate::{Error, Report, Sandbox, cgroup, host, pause, seal};
+use crate::{Error, Network, Report, Sandbox, cgroup, host, pause, seal};
 use spawner::Spawner;
 
 mod spawner;
@@ -32,6 +32,8 @@ pub struct Config {
     pub program: PathBuf,
     /// `/run/corten`.
     pub state: PathBuf,
+    /// `/var/lib/corten`: what its file system can do is probed.
+    pub data: PathBuf,
     /// Who makes cgroups.
     pub cgroup_driver: cgroup::DriverChoice,
 }
@@ -49,6 +51,17 @@ pub struct Placeholder {
 #[derive(Debug, Clone)]
 pub struct Runtime {
     inner: Arc<Inner>,
+}
+
+/// A pod that is up.
+#[derive(Debug)]
+pub struct Launched {
+    /// Its monitor.
+    pub monitor: Monitor,
+    /// What the monitor tells.
+    pub events: Events,
+    /// The network namespace that was made with it.
+    pub network: Option<OwnedFd>,
 }
 
 #[derive(Debug)]
@@ -80,7 +93,8 @@ impl Runtime {
             .map_err(made("open /dev/null"))?;
         let spawner = Spawner::start(program, cgroups.clone())?;
         let spawner = Mutex::new(Some(Arc::new(spawner)));
-        Ok(Self { inner: Arc::new(Inner { host: host::Host::probe(), cgroups, pause, null, spawner }) })
+        let host = host::Host::probe(pause.as_fd(), &config.data);
+        Ok(Self { inner: Arc::new(Inner { host, cgroups, pause, null, spawner }) })
     }
 
     /// What this host offers.
@@ -117,27 +131,36 @@ impl Runtime {
     }
 
     /// Starts a pod's monitor; its namespaces and pause are up when this returns.
-    pub async fn launch(&self, sandbox: Sandbox) -> Result<(Monitor, Events), Error> {
+    pub async fn launch(&self, sandbox: Sandbox) -> Result<Launched, Error> {
         let (connection, process) = self.execute(&sandbox).await?;
         let mut launching = Launching(Some(process));
         let pid = connection.monitor();
         let order = Order::Sandbox(SandboxOrder {
             hostname: sandbox.hostname,
-            own_network: sandbox.network.is_some(),
+            own_network: !matches!(sandbox.network, Network::Node),
             ipc: sandbox.ipc,
             pid: sandbox.pid,
             sysctls: sandbox.sysctls,
+            users: sandbox.users,
         });
-        let fds: Vec<_> = [&self.inner.pause].into_iter().chain(&sandbox.network).map(AsFd::as_fd).collect();
+        let mut fds = vec![self.inner.pause.as_fd()];
+        if let Network::Made(network) = &sandbox.network {
+            fds.push(network.as_fd());
+        }
         let answer = in_time(pid, connection.ask(&order, &fds)).await?;
-        let pause_pid = match answer {
-            Ok((Answer::Process { pid }, _)) => pid,
+        let (pause_pid, mut made) = match answer {
+            Ok((Answer::Process { pid }, fds)) => (pid, fds),
             Ok(_) => return Err(connection.nonsense()),
             Err(Refusal::Failed(source)) => return Err(Error::Sandbox { id: sandbox.id, source }),
             Err(_) => return Err(connection.nonsense()),
         };
+        let network = match sandbox.network {
+            Network::New => Some(made.take().map_err(|_| connection.nonsense())?),
+            Network::Made(_) | Network::Node => None,
+        };
         launching.0 = None;
-        Ok(connection.monitor_of(pause_pid, wire::VERSION))
+        let (monitor, events) = connection.monitor_of(pause_pid, wire::VERSION);
+        Ok(Launched { monitor, events, network })
     }
 
     /// Connects to the living monitor of a pod's state directory.

@@ -22,10 +22,11 @@ mod terminal;
 
 pub use client::{Events, Monitor};
 pub use error::{Error, Failure, FailureKind};
-pub use launch::{Config, Placeholder, Runtime};
+pub use launch::{Config, Launched, Placeholder, Runtime};
 pub use order::{
     AttachOrder, ContainerOrder, ContainerReport, ContainerState, Detachment, Event, ExecExit, ExecOrder,
-    ExecStdio, Executor, Exit, NamespaceMode, PidNamespace, Report, Sandbox, Stdin, recorded_exit,
+    ExecStdio, Executor, Exit, IdMap, NamespaceMode, Network, PidNamespace, Report, Sandbox, Stdin,
+    recorded_exit,
 };
 pub use processes::Processes;
 pub use terminal::{Handover, Terminal};

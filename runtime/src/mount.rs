@@ -4,6 +4,7 @@
 
 use std::ffi::CString;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
@@ -19,6 +20,8 @@ pub struct Layers<'a> {
     pub dir: &'a Path,
     /// The layers' directories, the topmost first.
     pub lowers: &'a [String],
+    /// The user namespace whose ids the files get; none for those that they have.
+    pub users: Option<BorrowedFd<'a>>,
 }
 
 /// Mounts an image's layers, read-only, on the directory `place`; `bottom` is an empty directory.
@@ -27,7 +30,11 @@ pub struct Layers<'a> {
 /// What the kernel says.
 pub fn image(layers: Layers<'_>, bottom: &Path, place: &Path) -> Result<(), Failure> {
     let lowers = layers.lowers.iter().map(|name| c_string(name.as_bytes())).collect::<Result<Vec<_>, _>>()?;
-    home::stack(&c_path(layers.dir)?, &lowers, &c_path(bottom)?, &c_path(place)?)
+    let (dir, bottom, place) = (c_path(layers.dir)?, c_path(bottom)?, c_path(place)?);
+    match layers.users {
+        None => home::stack(&dir, &lowers, &bottom, &place),
+        Some(users) => home::stack_with_ids((&dir, &lowers), &bottom, &place, users),
+    }
 }
 
 /// Binds the directory or file at `path` inside the tree mounted on `home` to `place`, which is made.
@@ -53,13 +60,15 @@ pub fn is_mounted(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Mounts a tmpfs of at most `bytes`, writable by everyone, as `/dev/shm` is (shm_overview(7)).
+/// Mounts a tmpfs of at most `bytes`, writable by everyone, as `/dev/shm` is (shm_overview(7)), of user and
+/// group `owner`.
 ///
 /// # Errors
 /// What mount(2) says.
-pub fn shared_memory(dir: &Path, bytes: u64) -> io::Result<()> {
+pub fn shared_memory(dir: &Path, bytes: u64, owner: u32) -> io::Result<()> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    let options = std::ffi::CString::new(format!("mode=1777,size={bytes}")).map_err(io::Error::other)?;
+    let options = format!("mode=1777,size={bytes},uid={owner},gid={owner}");
+    let options = CString::new(options).map_err(io::Error::other)?;
     Ok(rustix::mount::mount("shm", dir, "tmpfs", flags, options.as_c_str())?)
 }
 

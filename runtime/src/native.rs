@@ -30,6 +30,7 @@ mod process;
 mod root;
 mod settings;
 mod sources;
+mod users;
 mod volume;
 
 /// What the monitor hands to a stage.
@@ -44,6 +45,8 @@ pub(crate) struct Stage {
     pub(crate) stdio: [Option<OwnedFd>; 3],
     /// The pidfd of pause, whose network, IPC and UTS namespaces are joined as the plan says.
     pub(crate) pod: Option<OwnedFd>,
+    /// The pod's user namespace, where it has one of its own: mounts take their ids from it.
+    pub(crate) users: Option<OwnedFd>,
     /// The pidfd of the process whose PID namespace is joined after pivot_root(2).
     pub(crate) pid_namespace: Option<OwnedFd>,
     /// Where an exec'd process' terminal is handed over; a container's goes to the monitor by the link.

@@ -17,6 +17,27 @@ pub enum NamespaceMode {
     Node,
 }
 
+/// The ids of a pod's user namespace, the same for users and groups: 0 and those after it in the pod are
+/// `host` and those after it on the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMap {
+    /// What 0 is on the node.
+    pub host: u32,
+    /// How many ids there are.
+    pub length: u32,
+}
+
+/// Where a pod's network namespace comes from.
+#[derive(Debug)]
+pub enum Network {
+    /// One that was made before.
+    Made(OwnedFd),
+    /// One that is made with the pod and belongs to its user namespace.
+    New,
+    /// The node's, and its UTS namespace with it.
+    Node,
+}
+
 /// A pod to be started.
 #[derive(Debug)]
 pub struct Sandbox {
@@ -26,8 +47,10 @@ pub struct Sandbox {
     pub dir: PathBuf,
     /// The pod's host name; not set when the network is the node's.
     pub hostname: String,
-    /// The network namespace. With none the network is the node's, and the UTS namespace with it.
-    pub network: Option<OwnedFd>,
+    /// The network namespace.
+    pub network: Network,
+    /// The ids of its user namespace; none for the node's.
+    pub users: Option<IdMap>,
     /// The IPC namespace.
     pub ipc: NamespaceMode,
     /// The PID namespace that containers may share; with `Pod` pause is its PID 1.
@@ -139,6 +162,13 @@ pub enum Detachment {
     Left,
     /// A pipe was full: nobody waits for those who do not read.
     TooSlow,
+}
+
+impl IdMap {
+    /// The id of the node for one of the pod; none when the pod has no such id.
+    pub fn on_host(self, id: u32) -> Option<u32> {
+        if id < self.length { self.host.checked_add(id) } else { None }
+    }
 }
 
 /// How a container ended.

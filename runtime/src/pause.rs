@@ -19,7 +19,7 @@ use rustix::process::Signal;
 use rustix::thread::{CapabilitySet, CapabilitySets, LinkNameSpaceType};
 
 use crate::monitor::wire::SandboxOrder;
-use crate::native::link::{self, FailureKind, FromStage};
+use crate::native::link::{self, FailureKind, FromStage, ToStage};
 use crate::sys::{clone, signal};
 use crate::{Failure, NamespaceMode, seal};
 
@@ -49,7 +49,15 @@ pub(crate) fn namespaces(order: &SandboxOrder) -> i32 {
     if order.own_network {
         flags |= libc::CLONE_NEWUTS;
     }
-    if order.ipc == NamespaceMode::Pod {
+    if order.users.is_some() {
+        // The kernel makes it first, and the others belong to it.
+        flags |= libc::CLONE_NEWUSER;
+        if order.own_network {
+            flags |= libc::CLONE_NEWNET;
+        }
+    }
+    // The file system of message queues belongs to who makes the namespace: in a user namespace, to its root.
+    if order.ipc == NamespaceMode::Pod && order.users.is_none() {
         flags |= libc::CLONE_NEWIPC;
     }
     if order.pid == NamespaceMode::Pod {
@@ -69,13 +77,28 @@ pub(crate) fn stage(stage: Stage) -> ! {
 
 fn become_pause(stage: &Stage) -> Result<std::convert::Infallible, Failure> {
     let order = &stage.order;
+    if order.users.is_some() {
+        wait_for_ids(stage)?;
+        if order.ipc == NamespaceMode::Pod {
+            own_ipc().map_err(|errno| Failure::setup("make the IPC namespace", errno as i32))?;
+        }
+    }
     if let Some(network) = &stage.network {
         rustix::thread::move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
             .map_err(failed("join the network namespace"))?;
+    }
+    if order.own_network {
         rustix::system::sethostname(order.hostname.as_bytes())
             .map_err(failed(format!("set the host name {:?}", order.hostname)))?;
     }
-    sysctl::apply(&order.sysctls)?;
+    if order.users.is_some() {
+        // Before Linux 6.11 those of the IPC namespace are the node's root's alone, after it the pod's root's.
+        let others = sysctl::apply_allowed(&order.sysctls)?;
+        become_own_root().map_err(failed("become the root of the user namespace"))?;
+        sysctl::apply(&others)?;
+    } else {
+        sysctl::apply(&order.sysctls)?;
+    }
     empty_root().map_err(failed("make an empty root directory"))?;
     signal::ignore(libc::SIGCHLD).map_err(|error| Failure::io("ignore SIGCHLD", &error))?;
     drop_privileges().map_err(failed("give up privileges"))?;
@@ -94,6 +117,25 @@ fn become_pause(stage: &Stage) -> Result<std::convert::Infallible, Failure> {
         AtFlags::AT_EMPTY_PATH,
     )
     .map_err(|errno| Failure::setup("execute pause", errno as i32))
+}
+
+/// Sleeps until the monitor has given the user namespace its ids.
+fn wait_for_ids(stage: &Stage) -> Result<(), Failure> {
+    match link::receive::<ToStage>(&stage.link).map_err(failed("wait for the user namespace's ids"))? {
+        Some((ToStage::Go, _)) => Ok(()),
+        None => clone::exit(1),
+    }
+}
+
+fn own_ipc() -> Result<(), nix::Error> {
+    nix::unistd::setfsgid(nix::unistd::Gid::from_raw(0));
+    nix::unistd::setfsuid(nix::unistd::Uid::from_raw(0));
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWIPC)
+}
+
+fn become_own_root() -> Result<(), Errno> {
+    rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT)?;
+    rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)
 }
 
 /// Leaves the host's tree, of which the new mount namespace has a copy, for an empty one.
@@ -123,7 +165,7 @@ fn drop_privileges() -> Result<(), Errno> {
     rustix::thread::set_no_new_privs(true)?;
     rustix::thread::set_thread_groups(&[])?;
     let (gid, uid) = (Gid::from_raw(NOBODY), Uid::from_raw(NOBODY));
-    // A daemon within a user namespace may have no such id; then pause is a root that can do nothing.
+    // A user namespace, the pod's or the daemon's, may have no such id; then pause is a root that can do nothing.
     match rustix::thread::set_thread_res_gid(gid, gid, gid) {
         Ok(()) => rustix::thread::set_thread_res_uid(uid, uid, uid)?,
         Err(Errno::INVAL) => {}

@@ -18,6 +18,7 @@ mod process;
 mod refuse;
 pub(crate) mod steps;
 mod text;
+mod users;
 
 pub(crate) use text::{container_path, host_path, string};
 
@@ -72,7 +73,9 @@ pub fn exec(spec: &Spec, process: &Process, filter: Option<&Program>) -> Result<
         let of_container = spec.process().as_ref().and_then(Process::oom_score_adj);
         compiled.oom_score_adj = of_container.unwrap_or(compiled.oom_score_adj);
     }
-    encode(&steps::Exec { join, process: compiled })
+    let users = users::compile(linux)?;
+    users::check(users, &compiled)?;
+    encode(&steps::Exec { join, process: compiled, users })
 }
 
 fn container_steps(
@@ -86,9 +89,12 @@ fn container_steps(
     refuse::process(process)?;
     filter_is_there(linux, filter)?;
     let namespaces = linux::namespaces(linux)?;
-    let (devices, far_devices) = linux::devices(linux)?;
-    let mounts = mounts::compile(spec.mounts().as_deref().unwrap_or_default())?;
+    let users = users::compile(linux)?;
+    let (devices, far_devices) = linux::devices(linux, users)?;
+    let mounts = mounts::compile(spec.mounts().as_deref().unwrap_or_default(), users)?;
     let process = process::compile(process, filter)?;
+    users::check(users, &process)?;
+    users::check_namespaces(users, namespaces)?;
     if process.terminal.is_some() && !mounts::has_devpts(&mounts) {
         return Err(Error::invalid("process.terminal", "a terminal needs a devpts mount at /dev/pts"));
     }
@@ -109,6 +115,7 @@ fn container_steps(
             .map(|path| text::container_path("linux.cgroupsPath", path))
             .transpose()?,
         process,
+        users,
     })
 }
 

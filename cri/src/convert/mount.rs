@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use pod::config::{Device, ImageVolume, Mount, MountAccess, Propagation};
 
-use super::{Invalid, field};
+use super::{Invalid, field, users};
 use crate::wire::cri;
 
 /// Parses the mounts, of the host and of images; each goes to a path of its own.
@@ -40,16 +40,8 @@ fn container_path(at: &str, text: &str) -> Result<PathBuf, Invalid> {
     Ok(path)
 }
 
-fn refuse_mappings(at: &str, mount: &cri::Mount) -> Result<(), Invalid> {
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        let reason = "mappings belong to user namespaces, which are not supported";
-        return Err(Invalid::new(format_args!("{at}.uidMappings"), reason));
-    }
-    Ok(())
-}
-
 fn parse(at: &str, mount: cri::Mount) -> Result<Mount, Invalid> {
-    refuse_mappings(at, &mount)?;
+    let users = users::ids(&format!("{at}.uidMappings"), &mount.uid_mappings, &mount.gid_mappings)?;
     let propagation = match field::one_of(format_args!("{at}.propagation"), mount.propagation)? {
         cri::MountPropagation::PropagationPrivate => Propagation::Private,
         cri::MountPropagation::PropagationHostToContainer => Propagation::HostToContainer,
@@ -61,12 +53,13 @@ fn parse(at: &str, mount: cri::Mount) -> Result<Mount, Invalid> {
         access: access(at, &mount, propagation)?,
         propagation,
         selinux_relabel: mount.selinux_relabel,
+        users,
     })
 }
 
 /// An image volume has no source on the host, is read-only with all that is in it, and nothing is ever mounted below.
 fn parse_image(at: &str, mount: cri::Mount) -> Result<ImageVolume, Invalid> {
-    refuse_mappings(at, &mount)?;
+    let users = users::ids(&format!("{at}.uidMappings"), &mount.uid_mappings, &mount.gid_mappings)?;
     let image =
         mount.image.ok_or_else(|| Invalid::new(format_args!("{at}.image_sub_path"), "only with image"))?;
     if image.image.is_empty() {
@@ -100,6 +93,7 @@ fn parse_image(at: &str, mount: cri::Mount) -> Result<ImageVolume, Invalid> {
             path => field::relative(format_args!("{at}.image_sub_path"), path)?,
         },
         selinux_relabel: mount.selinux_relabel,
+        users,
     })
 }
 
@@ -131,6 +125,8 @@ pub(super) fn report(mount: &Mount) -> cri::Mount {
         selinux_relabel: mount.selinux_relabel,
         propagation: propagation.into(),
         recursive_read_only: mount.access == MountAccess::RecursiveReadOnly,
+        uid_mappings: mount.users.map(users::mapping).into_iter().collect(),
+        gid_mappings: mount.users.map(users::mapping).into_iter().collect(),
         ..Default::default()
     }
 }
@@ -148,6 +144,8 @@ pub(super) fn report_image(volume: &ImageVolume, id: &str) -> cri::Mount {
             ..Default::default()
         }),
         image_sub_path: volume.sub_path.display().to_string(),
+        uid_mappings: volume.users.map(users::mapping).into_iter().collect(),
+        gid_mappings: volume.users.map(users::mapping).into_iter().collect(),
         ..Default::default()
     }
 }
@@ -192,9 +190,11 @@ mod tests {
     #[test]
     fn mounts_come_back_as_they_were() {
         use cri::MountPropagation::{PropagationBidirectional, PropagationHostToContainer};
+        let ids = cri::IdMapping { host_id: 100_000, container_id: 0, length: 65536 };
         for wire in [
             mount(),
             cri::Mount { readonly: true, selinux_relabel: true, ..mount() },
+            cri::Mount { uid_mappings: vec![ids], gid_mappings: vec![ids], ..mount() },
             cri::Mount { readonly: true, recursive_read_only: true, ..mount() },
             cri::Mount { propagation: PropagationHostToContainer.into(), ..mount() },
             cri::Mount { propagation: PropagationBidirectional.into(), readonly: true, ..mount() },

@@ -9,7 +9,7 @@ use pod::config::{
     SupplementalGroupsPolicy,
 };
 
-use super::{Invalid, field};
+use super::{Invalid, field, users};
 use crate::wire::cri;
 
 /// NGROUPS_MAX, with room for the primary group and the image's.
@@ -186,8 +186,8 @@ fn namespaces(at: &str, options: cri::NamespaceOption) -> Result<Namespaces, Inv
     if !options.target_id.is_empty() && !matches!(pid, PidMode::Target(_)) {
         return Err(Invalid::new(target_field, "only with pid TARGET"));
     }
-    user_namespace(&format!("{at}.userns_options"), options.userns_options)?;
     Ok(Namespaces {
+        users: users::parse(&format!("{at}.userns_options"), options.userns_options)?,
         network: pod_or_node(format_args!("{at}.network"), options.network)?,
         pid,
         ipc: pod_or_node(format_args!("{at}.ipc"), options.ipc)?,
@@ -199,22 +199,6 @@ fn pod_or_node(at: std::fmt::Arguments<'_>, mode: i32) -> Result<PodOrNode, Inva
         cri::NamespaceMode::Pod => Ok(PodOrNode::Pod),
         cri::NamespaceMode::Node => Ok(PodOrNode::Node),
         mode => Err(Invalid::new(at, format!("{} is not possible: POD or NODE", mode.as_str_name()))),
-    }
-}
-
-fn user_namespace(at: &str, options: Option<cri::UserNamespace>) -> Result<(), Invalid> {
-    let Some(options) = options else { return Ok(()) };
-    match field::one_of(format_args!("{at}.mode"), options.mode)? {
-        cri::NamespaceMode::Node if options.uids.is_empty() && options.gids.is_empty() => Ok(()),
-        cri::NamespaceMode::Node => Err(Invalid::new(at, "the node's user namespace takes no mappings")),
-        cri::NamespaceMode::Pod => Err(Invalid::new(
-            format_args!("{at}.mode"),
-            "user namespaces are not supported: the handler's features say so in Status",
-        )),
-        mode => {
-            let reason = format!("{} is not possible: POD or NODE", mode.as_str_name());
-            Err(Invalid::new(format_args!("{at}.mode"), reason))
-        }
     }
 }
 
@@ -315,7 +299,7 @@ pub(super) fn report(namespaces: &Namespaces) -> cri::NamespaceOption {
         pid: pid.into(),
         ipc: mode(namespaces.ipc).into(),
         target_id: target,
-        userns_options: None,
+        userns_options: namespaces.users.map(users::report),
     }
 }
 
@@ -352,7 +336,7 @@ mod tests {
         assert_eq!(nothing, pod("s", None).unwrap());
         assert_eq!(
             nothing.namespaces,
-            Namespaces { network: PodOrNode::Pod, pid: PidMode::Pod, ipc: PodOrNode::Pod }
+            Namespaces { network: PodOrNode::Pod, pid: PidMode::Pod, ipc: PodOrNode::Pod, users: None }
         );
         assert_eq!((nothing.seccomp, nothing.apparmor), (Profile::Unconfined, Profile::Unconfined));
         assert_eq!((nothing.run_as, nothing.privileged), (None, false));
@@ -389,7 +373,7 @@ mod tests {
 
     #[test]
     fn namespaces_are_the_pods_the_nodes_or_a_target() {
-        use cri::NamespaceMode::{Container, Node, Pod, Target};
+        use cri::NamespaceMode::{Container, Node, Target};
         assert_eq!(namespaces(|n| n.pid = Container.into()).unwrap().pid, PidMode::Container);
         assert_eq!(namespaces(|n| n.network = Node.into()).unwrap().network, PodOrNode::Node);
         refused(namespaces(|n| n.network = Container.into()), "n.network");
@@ -409,22 +393,6 @@ mod tests {
             ..Default::default()
         };
         refused(pod("s", Some(context)), "s.namespace_options.pid");
-
-        let user = |mode: cri::NamespaceMode, mappings: usize| {
-            let mapping = cri::IdMapping { host_id: 1, container_id: 0, length: 1 };
-            namespaces(|n| {
-                n.userns_options = Some(cri::UserNamespace {
-                    mode: mode.into(),
-                    uids: vec![mapping; mappings],
-                    gids: vec![],
-                });
-            })
-        };
-        assert!(user(Node, 0).is_ok());
-        refused(user(Node, 1), "n.userns_options");
-        for mode in [Pod, Container, Target] {
-            refused(user(mode, 0), "n.userns_options.mode");
-        }
     }
 
     #[test]

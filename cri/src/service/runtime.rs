@@ -82,7 +82,7 @@ impl cri::runtime_service_server::RuntimeService for RuntimeService {
             runtime_handlers: self.pods.handlers().into_iter().map(handler).collect(),
             features: Some(cri::RuntimeFeatures {
                 supplemental_groups_policy: true,
-                user_namespaces_host_network: false,
+                user_namespaces_host_network: self.pods.runtime().host().user_namespaces,
             }),
         }))
     }

@@ -13,7 +13,7 @@ use runtime::{ContainerOrder, PidNamespace, Placeholder, Stdin, plan};
 use super::bundle::Making;
 use super::volumes::Volume;
 use super::{Container, Template, parse_cgroup};
-use crate::config::{ContainerConfig, MountAccess, PidMode, Profile};
+use crate::config::{ContainerConfig, IdMap, MountAccess, PidMode, Profile};
 use crate::error::{Error, Result};
 use crate::node::{Node, blocking, now_ns};
 use crate::record::{ContainerPhase, ContainerRecord, PodPhase};
@@ -21,6 +21,7 @@ use crate::sandbox::Sandbox;
 use crate::signal;
 use crate::spec::user::{self, Databases, Resolved};
 use crate::spec::{self, HostFacts, Inputs, devices, filter};
+use crate::users;
 
 /// `/etc/passwd` and `/etc/group` of an image are read up to this size.
 const MAX_DATABASE_BYTES: u64 = 1 << 20;
@@ -65,6 +66,7 @@ impl Node {
             let reason = "the kernel lacks mount_setattr(2)";
             return Err(Error::RecursiveReadOnly { path: mount.container_path.clone(), reason });
         }
+        users::check_container(&pod.config, &mut config)?;
         let source = self.source(&config).await?;
         let container = Arc::new(self.new_container(&pod, config, &source)?);
         self.table.insert_container(container.clone())?;
@@ -269,7 +271,8 @@ impl Node {
         }
         if let Some(top) = lease.lowers().first() {
             let (top, upper) = (lease.layers_dir().join(top), dir.join("upper"));
-            like(&top, &upper).map_err(Error::file("set mode and owner of", &upper))?;
+            like(&top, &upper, container.pod.config.security.namespaces.users)
+                .map_err(Error::file("set mode and owner of", &upper))?;
         }
         container.layer.begin(&dir.join("upper"), &self.mountpoint);
         Ok(plan::Rootfs {
@@ -319,9 +322,13 @@ struct Surroundings {
 }
 
 /// The upper directory is what the container sees as its root directory: the image says whose it is.
-fn like(image_root: &Path, upper: &Path) -> std::io::Result<()> {
+fn like(image_root: &Path, upper: &Path, users: Option<IdMap>) -> std::io::Result<()> {
     let metadata = fs::symlink_metadata(image_root)?;
-    std::os::unix::fs::lchown(upper, Some(metadata.uid()), Some(metadata.gid()))?;
+    let on_host = |id: u32| users.map_or(Some(id), |ids| ids.on_host(id));
+    let unknown = || std::io::Error::other("its owner in the image is no id of the pod");
+    let owner = on_host(metadata.uid()).ok_or_else(unknown)?;
+    let group = on_host(metadata.gid()).ok_or_else(unknown)?;
+    std::os::unix::fs::lchown(upper, Some(owner), Some(group))?;
     fs::set_permissions(upper, metadata.permissions())
 }
 

@@ -5,6 +5,7 @@
 //! container that uses it; whatever is left goes with the pod.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
@@ -49,6 +50,7 @@ impl Node {
     /// Mounts a container's volumes in their homes and says where they are.
     pub(crate) fn mount_volumes(&self, container: &Container, volumes: &[Volume]) -> Result<Vec<PathBuf>> {
         let _homes = container.pod.homes.lock().unwrap_or_else(PoisonError::into_inner);
+        let users = if volumes.is_empty() { None } else { container.pod.user_namespace()? };
         let wanted = container.config.image_volumes.iter().zip(volumes).enumerate();
         let mounted = wanted.map(|(number, (wanted, volume))| {
             let home = home(&container.pod.dir, volume.image.digest().hex());
@@ -57,7 +59,12 @@ impl Node {
                 source: Arc::new(source),
             };
             let mount = || {
-                let tree = tree(&home, &volume.lease, failed)?;
+                let layers = mount::Layers {
+                    dir: volume.lease.layers_dir(),
+                    lowers: volume.lease.lowers(),
+                    users: users.as_ref().map(AsFd::as_fd),
+                };
+                let tree = tree(&home, layers, failed)?;
                 if wanted.sub_path.as_os_str().is_empty() {
                     return Ok(tree);
                 }
@@ -117,7 +124,11 @@ fn home(pod_dir: &Path, hex: &str) -> PathBuf {
 }
 
 /// The whole image in its home, mounted if that has not been done yet.
-fn tree(home: &Path, lease: &Lease, failed: impl Fn(runtime::Failure) -> Error) -> Result<PathBuf> {
+fn tree(
+    home: &Path,
+    layers: mount::Layers<'_>,
+    failed: impl Fn(runtime::Failure) -> Error,
+) -> Result<PathBuf> {
     let (tree, bottom) = (home.join(TREE), home.join(BOTTOM));
     if mount::is_mounted(&tree).map_err(Error::file("look at", &tree))? {
         return Ok(tree);
@@ -126,7 +137,6 @@ fn tree(home: &Path, lease: &Lease, failed: impl Fn(runtime::Failure) -> Error) 
         let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(dir);
         made.map_err(Error::file("make directory", dir))?;
     }
-    let layers = mount::Layers { dir: lease.layers_dir(), lowers: lease.lowers() };
     mount::image(layers, &bottom, &tree).map_err(failed)?;
     Ok(tree)
 }

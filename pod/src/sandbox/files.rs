@@ -20,10 +20,17 @@ pub(crate) fn create(dir: &Path, config: &PodConfig, hostname: &str) -> Result<(
     write(&dir.join("hostname"), &format!("{hostname}\n"))?;
     write(&dir.join("resolv.conf"), &resolv_conf)?;
     write(&dir.join("hosts"), &host_file("/etc/hosts"))?;
+    let root = config.security.namespaces.users.map_or(0, |ids| ids.host);
     if config.security.namespaces.ipc == PodOrNode::Pod {
         let shm = dir.join("shm");
         fs::create_dir_all(&shm).map_err(Error::file("make directory", &shm))?;
-        runtime::mount::shared_memory(&shm, SHM_BYTES).map_err(Error::file("mount tmpfs on", &shm))?;
+        runtime::mount::shared_memory(&shm, SHM_BYTES, root).map_err(Error::file("mount tmpfs on", &shm))?;
+    }
+    if root != 0 {
+        for name in ["hostname", "resolv.conf", "hosts"] {
+            let path = dir.join(name);
+            std::os::unix::fs::lchown(&path, Some(root), Some(root)).map_err(Error::file("own", &path))?;
+        }
     }
     Ok(())
 }

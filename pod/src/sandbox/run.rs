@@ -7,14 +7,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use network::netns;
-use runtime::{Events, Monitor, NamespaceMode};
+use runtime::{Launched, NamespaceMode};
 
 use super::{Sandbox, files};
 use crate::config::{PidMode, PodConfig, PodOrNode};
 use crate::error::{Error, Result};
 use crate::node::{Node, blocking, now_ns};
 use crate::record::{PodPhase, PodRecord};
-use crate::{id, sysctl};
+use crate::{id, sysctl, users};
 
 impl Node {
     /// Makes and starts a pod; it is ready when this returns its id.
@@ -27,8 +27,10 @@ impl Node {
 
     async fn run_pod_once(self: Arc<Self>, config: PodConfig) -> Result<String> {
         if let Some(external) = self.handlers.external(&config.handler)? {
+            external.check_pod(&config)?;
             external.ready().await?;
         }
+        users::check_pod(&config, self.runtime.host())?;
         let sysctls = sysctl::for_pod(&config, &self.settings().sysctls)?;
         let pod = Arc::new(self.new_sandbox(config)?);
         self.table.insert_pod(pod.clone())?;
@@ -65,18 +67,20 @@ impl Node {
     }
 
     async fn bring_up(self: &Arc<Self>, pod: &Arc<Sandbox>, sysctls: Vec<(String, String)>) -> Result<()> {
-        let namespace = self.prepare(pod).await?;
-        let attach = self.attach(pod);
-        let launch = self.launch(pod, namespace, sysctls);
-        let (attached, launched) = tokio::join!(attach, launch);
-        // Kept before any error is told, so that teardown finds it.
-        if let Ok((monitor, events)) = launched {
-            pod.set_monitor(Some(monitor));
-            self.watch(pod.clone(), events);
+        let network = self.prepare(pod).await?;
+        let ips = if let runtime::Network::New = network {
+            // Only the pod itself can make a namespace that belongs to its user namespace.
+            let made = self.keep(pod, self.launch(pod, network, sysctls).await)?;
+            self.pin_netns(pod, made).await?;
+            self.attach(pod).await?
         } else {
-            launched?;
-        }
-        let ips = attached?;
+            let attach = self.attach(pod);
+            let launch = self.launch(pod, network, sysctls);
+            let (attached, launched) = tokio::join!(attach, launch);
+            // Kept before any error is told, so that teardown finds it.
+            self.keep(pod, launched)?;
+            attached?
+        };
         let (node, pod) = (self.clone(), pod.clone());
         blocking(move || {
             pod.update(&node.records, |record| {
@@ -87,9 +91,17 @@ impl Node {
         .await
     }
 
+    /// Follows what was launched; returns the network namespace that was made with it.
+    fn keep(self: &Arc<Self>, pod: &Arc<Sandbox>, launched: Result<Launched>) -> Result<Option<OwnedFd>> {
+        let Launched { monitor, events, network } = launched?;
+        pod.set_monitor(Some(monitor));
+        self.watch(pod.clone(), events);
+        Ok(network)
+    }
+
     /// The record first, so that whatever follows can be taken down after a crash; then the directory,
     /// the shared files and the network namespace.
-    async fn prepare(self: &Arc<Self>, pod: &Arc<Sandbox>) -> Result<Option<OwnedFd>> {
+    async fn prepare(self: &Arc<Self>, pod: &Arc<Sandbox>) -> Result<runtime::Network> {
         let (node, pod) = (self.clone(), pod.clone());
         blocking(move || {
             let place = pod.has_network().then(|| netns::place(&node.config.netns_dir));
@@ -101,9 +113,19 @@ impl Node {
                 .create(&pod.dir)
                 .map_err(Error::file("make directory", &pod.dir))?;
             files::create(&pod.dir, &pod.config, &files::hostname(&pod.config)?)?;
-            place.map(|path| node.create_netns(&pod, &path)).transpose()
+            match place {
+                None => Ok(runtime::Network::Node),
+                Some(_) if pod.config.security.namespaces.users.is_some() => Ok(runtime::Network::New),
+                Some(path) => node.create_netns(&pod, &path).map(runtime::Network::Made),
+            }
         })
         .await
+    }
+
+    async fn pin_netns(self: &Arc<Self>, pod: &Arc<Sandbox>, made: Option<OwnedFd>) -> Result<()> {
+        let (Some(path), Some(made)) = (pod.netns(), made) else { return Ok(()) };
+        let (node, pod) = (self.clone(), pod.clone());
+        blocking(move || netns::pin_at(&path, &made).map_err(node.network_error("pin", &pod.id))).await
     }
 
     fn create_netns(&self, pod: &Sandbox, path: &Path) -> Result<OwnedFd> {
@@ -114,9 +136,9 @@ impl Node {
     async fn launch(
         &self,
         pod: &Sandbox,
-        network: Option<OwnedFd>,
+        network: runtime::Network,
         sysctls: Vec<(String, String)>,
-    ) -> Result<(Monitor, Events)> {
+    ) -> Result<Launched> {
         let namespaces = &pod.config.security.namespaces;
         let mode = |pod_owned| if pod_owned { NamespaceMode::Pod } else { NamespaceMode::Node };
         let sandbox = runtime::Sandbox {
@@ -124,6 +146,7 @@ impl Node {
             dir: pod.dir.clone(),
             hostname: files::hostname(&pod.config)?,
             network,
+            users: namespaces.users,
             ipc: mode(namespaces.ipc == PodOrNode::Pod),
             pid: mode(namespaces.pid == PidMode::Pod),
             sysctls,

@@ -104,19 +104,19 @@ fn node(metadata: &fs::Metadata, path: &Path, access: &str) -> Option<DeviceNode
     })
 }
 
-pub(crate) fn linux_devices(nodes: &[DeviceNode]) -> Result<Vec<LinuxDevice>, OciSpecError> {
+/// The nodes as the host has them. Their owners are ids of the host, which a container with `own_users` has
+/// no names for: there they stay the host's, so that what is root's alone is not the container's root's.
+pub(crate) fn linux_devices(nodes: &[DeviceNode], own_users: bool) -> Result<Vec<LinuxDevice>, OciSpecError> {
     nodes
         .iter()
         .map(|node| {
-            LinuxDeviceBuilder::default()
+            let device = LinuxDeviceBuilder::default()
                 .path(node.path.clone())
                 .typ(node.kind)
                 .major(node.major)
                 .minor(node.minor)
-                .file_mode(node.mode)
-                .uid(node.uid)
-                .gid(node.gid)
-                .build()
+                .file_mode(node.mode);
+            if own_users { device.build() } else { device.uid(node.uid).gid(node.gid).build() }
         })
         .collect()
 }

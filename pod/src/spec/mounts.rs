@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{Mount, MountBuilder};
 
-use super::Inputs;
+use super::{Inputs, mapping};
 use crate::config::{MountAccess, PodOrNode, Propagation};
 
 pub(crate) fn for_container(inputs: &Inputs<'_>) -> Result<Vec<Mount>, OciSpecError> {
@@ -47,9 +47,19 @@ fn kernel_file_systems(inputs: &Inputs<'_>) -> Result<Vec<Mount>, OciSpecError> 
             &shm.to_string_lossy(),
             &["rbind", "rprivate", "nosuid", "noexec", "nodev"],
         )?,
-        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access])?,
+        sysfs(inputs, access)?,
         mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", access])?,
     ])
+}
+
+/// A new sysfs needs a network namespace of the same user namespace; with the node's network it is the node's,
+/// which its root alone may change.
+fn sysfs(inputs: &Inputs<'_>, access: &str) -> Result<Mount, OciSpecError> {
+    let namespaces = &inputs.pod.security.namespaces;
+    if namespaces.users.is_some() && namespaces.network == PodOrNode::Node {
+        return mount("/sys", "bind", "/sys", &["bind", "rprivate", "nosuid", "noexec", "nodev", "ro"]);
+    }
+    mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access])
 }
 
 /// `/etc/hostname`, `/etc/hosts` and `/etc/resolv.conf`.
@@ -104,7 +114,12 @@ fn bind(wanted: &crate::config::Mount) -> Result<Mount, OciSpecError> {
     };
     let place = lexical(&wanted.container_path);
     let source = wanted.host_path.to_string_lossy();
-    mount(&place.to_string_lossy(), "bind", &source, &["rbind", propagation, access])
+    let mut bind = mount(&place.to_string_lossy(), "bind", &source, &["rbind", propagation, access])?;
+    if let Some(ids) = wanted.users {
+        bind.set_uid_mappings(Some(vec![mapping(ids)?]));
+        bind.set_gid_mappings(Some(vec![mapping(ids)?]));
+    }
+    Ok(bind)
 }
 
 /// The path from the root without `.`, `..` and repeated slashes, as text: the runtime resolves it in

@@ -151,6 +151,7 @@ fn golden_everything_asked_for() {
         access,
         propagation,
         selinux_relabel: false,
+        users: None,
     };
     container.mounts = vec![
         mount("/data/deep", "/srv/deep", MountAccess::Writable, Propagation::Private),
@@ -164,10 +165,40 @@ fn golden_everything_asked_for() {
         user_specified_image: "model:1".into(),
         sub_path: "weights".into(),
         selinux_relabel: false,
+        users: None,
     }];
     case.image_volumes = vec!["/run/corten/pods/p1/images/ab/c1-0".into()];
     case.image.volumes = vec!["/cache".into(), "/data".into(), "/../../escape".into()];
     check("everything", &case);
+}
+
+#[test]
+fn golden_user_namespace() {
+    let mut case = Case::new();
+    let ids = IdMap { host: 100_000, length: 65536 };
+    case.pod.security.namespaces.users = Some(ids);
+    case.pod.security.namespaces.network = PodOrNode::Node;
+    case.container.security.namespaces = case.pod.security.namespaces.clone();
+    let bind = Mount {
+        container_path: "/data".into(),
+        host_path: "/srv/data".into(),
+        access: MountAccess::Writable,
+        propagation: Propagation::Private,
+        selinux_relabel: false,
+        users: Some(ids),
+    };
+    case.container.mounts = vec![bind];
+    case.devices = vec![DeviceNode {
+        path: "/dev/kvm".into(),
+        kind: LinuxDeviceType::C,
+        major: 10,
+        minor: 232,
+        mode: 0o660,
+        uid: 0,
+        gid: 108,
+        access: "rwm".into(),
+    }];
+    check("users", &case);
 }
 
 #[test]

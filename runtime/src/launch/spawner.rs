@@ -146,7 +146,8 @@ impl Worker {
     fn try_spawn(&mut self, arguments: &[CString], fds: &[OwnedFd]) -> io::Result<(i32, OwnedFd)> {
         let arguments: Vec<_> = arguments.iter().map(CString::as_c_str).collect();
         let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        let program = clone::Program { file: self.program.as_fd(), arguments: &arguments, fds: &fds };
+        let file = self.program.as_fd();
+        let program = clone::Program { file, arguments: &arguments, fds: &fds, namespaces: 0 };
         clone::spawn(&program, self.unified.as_ref().map(AsFd::as_fd), &mut self.stack)
     }
 }

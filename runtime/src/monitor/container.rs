@@ -165,17 +165,21 @@ impl Monitor {
             if let Some(container) = self.containers.get_mut(key) {
                 container.link = Some(link);
             }
+            let users = self.sandbox.users.as_ref().map(OwnedFd::try_clone).transpose();
+            let users = users.map_err(failed("copy a descriptor"))?;
+            // A PID namespace of a pod's user namespace is made by the stage when it is in that.
+            let own_pid_namespace = order.pid_namespace == PidNamespace::Own && users.is_none();
             let stage = Stage {
                 plan,
                 link: stage_end,
                 stdio: stdio.theirs,
                 pod: Some(pod),
+                users,
                 pid_namespace,
                 handover: None,
                 v1_tasks,
             };
-            self.clone_init(key, order.pid_namespace == PidNamespace::Own, stage)
-                .map_err(failed("clone the container's init"))
+            self.clone_init(key, own_pid_namespace, stage).map_err(failed("clone the container's init"))
         });
         if begun.is_err() {
             self.forget(key);
@@ -301,6 +305,7 @@ impl Monitor {
 /// The descriptors that a stage needs.
 pub(super) fn stage_fds(stage: &Stage) -> Vec<RawFd> {
     let stdio = stage.stdio.iter().flatten();
-    let others = [&stage.plan, &stage.link].into_iter().chain(&stage.pod).chain(&stage.pid_namespace);
-    stdio.chain(others).chain(&stage.handover).chain(&stage.v1_tasks).map(AsRawFd::as_raw_fd).collect()
+    let others = [&stage.plan, &stage.link].into_iter().chain(&stage.pod).chain(&stage.users);
+    let others = others.chain(&stage.pid_namespace).chain(&stage.handover).chain(&stage.v1_tasks);
+    stdio.chain(others).map(AsRawFd::as_raw_fd).collect()
 }

@@ -67,5 +67,5 @@ impl Monitor {
 
 /// The runtime moves the container's processes, and the driver itself stays where it is.
 fn without_cgroups(stage: Stage) -> Stage {
-    Stage { v1_tasks: Vec::new(), pod: None, pid_namespace: None, ..stage }
+    Stage { v1_tasks: Vec::new(), pod: None, users: None, pid_namespace: None, ..stage }
 }

@@ -71,8 +71,9 @@ impl Monitor {
         let key = self.execs.next_key();
         let (link, stage_end) = self.add_link(Owner::Exec(key)).map_err(failed("make a link"))?;
         let v1_tasks = family::take_tasks(&mut cgroup).map_err(failed("copy a descriptor"))?;
+        let (users, pid_namespace) = (None, None);
         let stage =
-            Stage { plan, link: stage_end, stdio, pod: None, pid_namespace: None, handover, v1_tasks };
+            Stage { plan, link: stage_end, stdio, pod: None, users, pid_namespace, handover, v1_tasks };
         let cloned = if self.is_external(container) {
             self.clone_exec_driver(key, stage)
         } else {

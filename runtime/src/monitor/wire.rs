@@ -19,7 +19,9 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Detachment, ExecExit, Executor, Exit, Failure, NamespaceMode, PidNamespace, Report, Stdin};
+use crate::{
+    Detachment, ExecExit, Executor, Exit, Failure, IdMap, NamespaceMode, PidNamespace, Report, Stdin,
+};
 
 /// The protocol's number.
 pub(crate) const VERSION: u16 = 1;
@@ -70,6 +72,8 @@ pub(crate) struct SandboxOrder {
     pub(crate) ipc: NamespaceMode,
     pub(crate) pid: NamespaceMode,
     pub(crate) sysctls: Vec<(String, String)>,
+    /// With it, no network namespace comes along: one is made.
+    pub(crate) users: Option<IdMap>,
 }
 
 /// See [`crate::ContainerOrder`].
@@ -126,7 +130,7 @@ pub(crate) enum Word {
 pub(crate) enum Answer {
     /// It is done.
     Done,
-    /// The process that was made.
+    /// The process that was made. Descriptor, of a pod with a user namespace: its network namespace, if it has one.
     Process { pid: i32 },
     /// When the command was executed.
     Started { at_ns: i64 },

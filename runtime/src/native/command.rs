@@ -17,7 +17,7 @@ use crate::sys::fd;
 
 /// Becomes the process of the plan.
 pub(super) fn execute(process: &Process, link: &OwnedFd) -> Result<Infallible, Failure> {
-    console::own(process)?;
+    console::own(process.uid)?;
     identity::limit(&process.rlimits)?;
     let entered = enter_directory(&process.cwd);
     identity::assume(process)?;

@@ -9,7 +9,7 @@ use rustix::termios::Winsize;
 use super::detached;
 use super::failure::{Context, Failure};
 use super::link::{self, FromStage};
-use crate::plan::steps::{Process, Size, Terminal};
+use crate::plan::steps::{Size, Terminal};
 
 /// Numbers of devices that are ends of terminals, `UNIX98_PTY_SLAVE_MAJOR` of the kernel.
 const TERMINALS: std::ops::RangeInclusive<u32> = 136..=143;
@@ -54,10 +54,10 @@ pub(super) fn fill(given: &[Option<OwnedFd>; 3], with: &OwnedFd) -> Result<(), F
     Ok(())
 }
 
-/// Gives the process' user the pipes and terminals, so that it can open `/dev/stdout` and the like.
+/// Gives the user the pipes and terminals, so that it can open `/dev/stdout` and the like.
 ///
 /// Anything else may be a file of the host and is left alone.
-pub(super) fn own(process: &Process) -> Result<(), Failure> {
+pub(super) fn own(uid: u32) -> Result<(), Failure> {
     for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
         let what = || "own standard input, output and error".to_owned();
         let stat = rustix::fs::fstat(fd).during(what)?;
@@ -66,8 +66,8 @@ pub(super) fn own(process: &Process) -> Result<(), Failure> {
             FileType::CharacterDevice => TERMINALS.contains(&rustix::fs::major(stat.st_rdev)),
             _ => false,
         };
-        if ours && stat.st_uid != process.uid {
-            rustix::fs::fchown(fd, Some(Uid::from_raw(process.uid)), None).during(what)?;
+        if ours && stat.st_uid != uid {
+            rustix::fs::fchown(fd, Some(Uid::from_raw(uid)), None).during(what)?;
         }
     }
     Ok(())

@@ -15,9 +15,9 @@ use super::failure::{Context, Failure};
 use super::link::{self, FromStage, ToStage};
 use super::mounts::Attached;
 use super::root::Root;
-use super::sources::{self, Layout};
+use super::sources::{self, Layout, Source};
 use super::{
-    Stage, command, confine, console, detached, devices, entrance, mounts, overlay, process, settings,
+    Stage, command, confine, console, detached, devices, entrance, mounts, overlay, process, settings, users,
 };
 use crate::plan::steps::{Attributes, Container, Pid};
 use crate::sys::{self, keyring};
@@ -28,20 +28,10 @@ pub(super) fn run(stage: &Stage) -> Result<Infallible, Failure> {
     settings::enter_cgroups(&stage.v1_tasks)?;
     settings::set_oom_score(plan.process.oom_score_adj)?;
     let cgroups = Layout::of_host();
-    enter_namespaces(&plan, stage)?;
-    if plan.namespaces.cgroup && cgroups == Layout::V2 {
-        new_cgroup_namespace()?;
-    }
-    let sources = sources::open(&plan, cgroups)?;
-    change_root(&overlay::mount(&plan.root)?)?;
-    match (plan.namespaces.pid, &stage.pid_namespace) {
-        (Pid::Joined, Some(target)) => process::move_into(target, &stage.link)?,
-        (Pid::Joined, None) => return Err(Failure::new("join the PID namespace: there is none to join")),
-        (Pid::New, _) if rustix::process::getpid().as_raw_nonzero().get() != 1 => {
-            return Err(Failure::new("the stage has no PID namespace of its own"));
-        }
-        (Pid::New | Pid::Host, _) => {}
-    }
+    let sources = match plan.users {
+        Some(ids) => users::enter(&plan, ids, stage, cgroups)?,
+        None => enter(&plan, stage, cgroups)?,
+    };
     let root = Root::own().during(|| "open the root".into())?;
     let attached = mounts::attach(&root, &plan.mounts, sources)?;
     furnish(&plan, stage, &root, attached)?;
@@ -56,7 +46,26 @@ pub(super) fn run(stage: &Stage) -> Result<Infallible, Failure> {
     command::execute(&plan.process, &stage.link)
 }
 
-fn enter_namespaces(plan: &Container, stage: &Stage) -> Result<(), Failure> {
+/// Enters the container's namespaces and makes its root the root; returns the sources of its mounts.
+fn enter(plan: &Container, stage: &Stage, cgroups: Layout) -> Result<Vec<Source>, Failure> {
+    enter_namespaces(plan, stage)?;
+    if plan.namespaces.cgroup && cgroups == Layout::V2 {
+        new_cgroup_namespace()?;
+    }
+    let sources = sources::open(plan, cgroups, None)?;
+    change_root(&overlay::mount(&plan.root)?)?;
+    match (plan.namespaces.pid, &stage.pid_namespace) {
+        (Pid::Joined, Some(target)) => process::move_into(target, &stage.link)?,
+        (Pid::Joined, None) => return Err(Failure::new("join the PID namespace: there is none to join")),
+        (Pid::New, _) if rustix::process::getpid().as_raw_nonzero().get() != 1 => {
+            return Err(Failure::new("the stage has no PID namespace of its own"));
+        }
+        (Pid::New | Pid::Host, _) => {}
+    }
+    Ok(sources)
+}
+
+pub(super) fn enter_namespaces(plan: &Container, stage: &Stage) -> Result<(), Failure> {
     if plan.namespaces.join != 0 {
         let what = || "join the pod's namespaces".to_owned();
         let pod = stage.pod.as_ref().ok_or_else(|| Failure::new(format!("{}: there is no pod", what())))?;
@@ -75,7 +84,7 @@ fn new_cgroup_namespace() -> Result<(), Failure> {
 }
 
 /// Makes the mount behind the descriptor the root and lets go of the host's tree.
-fn change_root(root: &OwnedFd) -> Result<(), Failure> {
+pub(super) fn change_root(root: &OwnedFd) -> Result<(), Failure> {
     let what = || "change the root".to_owned();
     rustix::process::fchdir(root).during(what)?;
     // The old root is put on top of the new one, where `.` still leads to it after the change.

@@ -70,6 +70,20 @@ pub(super) fn prepare(
 const RW: Mode = Mode::from_raw_mode(0o666);
 
 impl Devices {
+    /// Gives what is not a node to the root of a user namespace, if there is one; nodes have their owners.
+    pub(super) fn owned_by(self, host_id: Option<u32>) -> Result<Self, Failure> {
+        let Some(id) = host_id else { return Ok(self) };
+        let own = |name: &CStr| {
+            let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
+            let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
+            rustix::fs::chownat(&self.mount, name, Some(uid), Some(gid), flags)
+                .during(|| format!("own /dev/{}", show(name)))
+        };
+        own(c"")?;
+        LINKS.iter().try_for_each(|(name, _)| own(name))?;
+        Ok(self)
+    }
+
     /// Attaches it all; the tmpfs is read-only from then on if the attributes say so.
     pub(super) fn attach(&self, target: &OwnedFd, attributes: Attributes) -> Result<(), Failure> {
         detached::attach(&self.mount, target).during(|| "mount /dev".into())?;

@@ -67,12 +67,9 @@ fn above_stdio(stage: &mut Stage) -> Result<(), Failure> {
     let low = |fd: &OwnedFd| fd.as_raw_fd() < 3;
     let owned = [&mut stage.plan, &mut stage.link].into_iter();
     let owned = owned.chain(stage.stdio.iter_mut().flatten()).chain(stage.v1_tasks.iter_mut());
-    for fd in owned
-        .chain(stage.pod.iter_mut())
-        .chain(stage.pid_namespace.iter_mut())
-        .chain(stage.handover.iter_mut())
-        .filter(|fd| low(fd))
-    {
+    let owned = owned.chain(stage.pod.iter_mut()).chain(stage.users.iter_mut());
+    let owned = owned.chain(stage.pid_namespace.iter_mut()).chain(stage.handover.iter_mut());
+    for fd in owned.filter(|fd| low(fd)) {
         *fd = rustix::io::fcntl_dupfd_cloexec(&*fd, 3).during(|| "duplicate a descriptor".into())?;
     }
     Ok(())
@@ -81,6 +78,7 @@ fn above_stdio(stage: &mut Stage) -> Result<(), Failure> {
 fn descriptors(stage: &Stage) -> impl Iterator<Item = rustix::fd::BorrowedFd<'_>> {
     let owned = [&stage.plan, &stage.link].into_iter().chain(stage.stdio.iter().flatten());
     let owned =
-        owned.chain(&stage.v1_tasks).chain(&stage.pod).chain(&stage.pid_namespace).chain(&stage.handover);
+        owned.chain(&stage.v1_tasks).chain(&stage.pod).chain(&stage.users).chain(&stage.pid_namespace);
+    let owned = owned.chain(&stage.handover);
     owned.map(AsFd::as_fd)
 }

@@ -24,6 +24,11 @@ impl Failure {
         Self { what: what.into(), errno: 0, kind: FailureKind::Setup }
     }
 
+    /// The same, said of a part of something greater.
+    pub(super) fn within(self, what: impl std::fmt::Display) -> Self {
+        Self { what: format!("{what}: {}", self.what), ..self }
+    }
+
     pub(super) fn of_kind(self, kind: FailureKind) -> Self {
         Self { kind, ..self }
     }

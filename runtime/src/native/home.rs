@@ -4,7 +4,7 @@
 //! by descriptor and inside of it.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use nix::sched::CloneFlags;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
@@ -13,6 +13,7 @@ use super::detached::{self, show};
 use super::failure::{Context, Failure};
 use super::overlay::{self, Stack, Top};
 use super::root::Root;
+use super::sources;
 
 /// Stacks the layers on the directory `place`, read-only; `bottom` is an empty directory.
 pub(crate) fn stack(
@@ -28,6 +29,30 @@ pub(crate) fn stack(
     };
     let mounted = std::thread::scope(|scope| scope.spawn(mount).join());
     mounted.unwrap_or_else(|_| Err(Failure::new("mounting the layers has a defect"))).map_err(Into::into)
+}
+
+/// The same with the ids of a pod's user namespace.
+pub(crate) fn stack_with_ids(
+    (layers, lowers): (&CStr, &[CString]),
+    bottom: &CStr,
+    place: &CStr,
+    users: BorrowedFd<'_>,
+) -> Result<(), crate::Failure> {
+    let make = || {
+        // What the layers are covered with for the while is seen by this thread alone.
+        nix::sched::unshare(CloneFlags::CLONE_NEWNS).during(|| "make a mount namespace".into())?;
+        sources::make_private()?;
+        overlay::detached(&Stack { layers, lowers, top: Top::Nothing { bottom } }, users)
+    };
+    let attach = |tree: OwnedFd| {
+        let what = || format!("attach the layers on {}", show(place));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let target = rustix::fs::openat(CWD, place, flags, Mode::empty()).during(what)?;
+        detached::attach(&tree, &target).during(what)
+    };
+    let made = std::thread::scope(|scope| scope.spawn(make).join());
+    let made = made.unwrap_or_else(|_| Err(Failure::new("mounting the layers has a defect")));
+    made.and_then(attach).map_err(Into::into)
 }
 
 /// Binds what is at `path` in the tree mounted on `home` to `place`, which is made as that is: a directory or a file.

@@ -51,6 +51,19 @@ pub(super) fn limit(rlimits: &[steps::Rlimit]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Raises how far the limits may go, as far as that is allowed; a process in a user namespace may not.
+pub(super) fn raise_limits(rlimits: &[steps::Rlimit]) {
+    for rlimit in rlimits {
+        let Some(resource) = RESOURCES.get(usize::from(rlimit.resource)).copied() else { continue };
+        let now = rustix::process::getrlimit(resource);
+        if now.maximum.is_some_and(|maximum| maximum < rlimit.hard) {
+            let maximum = (rlimit.hard != u64::MAX).then_some(rlimit.hard);
+            // What is not allowed here is no error later either.
+            rustix::process::setrlimit(resource, Rlimit { maximum, ..now }).ok();
+        }
+    }
+}
+
 /// Changes groups and user, and leaves the process with its capabilities.
 ///
 /// With a filter that needs CAP_SYS_ADMIN this one is kept until [`confine`].

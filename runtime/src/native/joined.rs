@@ -10,7 +10,7 @@ use rustix::thread::ThreadNameSpaceType;
 use super::failure::{Context, Failure};
 use super::link::FailureKind;
 use super::root::Root;
-use super::{Stage, command, console, devices, entrance, process, settings};
+use super::{Stage, command, console, devices, entrance, process, settings, users};
 use crate::plan::steps::Exec;
 use crate::sys::keyring;
 
@@ -24,9 +24,15 @@ pub(super) fn run(stage: &Stage, target: &OwnedFd) -> Result<Infallible, Failure
     if given < 3 && own_terminal.is_none() {
         console::fill(&stage.stdio, &devices::own_null()?)?;
     }
+    if let Some(ids) = plan.users {
+        users::hand_over(&plan.process, ids)?;
+    }
     join(target, plan.join)?;
     if plan.join & libc::CLONE_NEWPID.cast_unsigned() != 0 {
         process::replace(&stage.link)?;
+    }
+    if plan.users.is_some() {
+        users::become_root(&stage.link)?;
     }
     if let Some(terminal) = own_terminal {
         let what = || "open /dev/pts".to_owned();

@@ -47,8 +47,11 @@ pub(super) fn attach(root: &Root, mounts: &[Mount], sources: Vec<Source>) -> Res
                 devices.attach(&target, mount.attributes)?;
                 attached.devices = Some(devices);
             }
-            Source::Kernel => {
-                let made = make(mount).map_err(|failure| of_mount(mount, failure))?;
+            Source::Kernel | Source::Made(_) => {
+                let made = match source {
+                    Source::Made(made) => made,
+                    _ => make(mount).map_err(|failure| of_mount(mount, failure))?,
+                };
                 let target = target_of(root, mount).during(what)?;
                 detached::attach(&made, &target).during(what)?;
                 if mount.target.as_bytes() == b"dev/pts" {
@@ -58,6 +61,16 @@ pub(super) fn attach(root: &Root, mounts: &[Mount], sources: Vec<Source>) -> Res
         }
     }
     Ok(attached)
+}
+
+/// Makes what the kernel makes while the host's tree is still there.
+///
+/// In a user namespace procfs and sysfs are for those only who can see one that hides nothing.
+pub(super) fn make_ahead(mounts: &[Mount], sources: &mut [Source]) -> Result<(), Failure> {
+    for (mount, source) in mounts.iter().zip(sources).filter(|(_, source)| matches!(source, Source::Kernel)) {
+        *source = Source::Made(make(mount).map_err(|failure| of_mount(mount, failure))?);
+    }
+    Ok(())
 }
 
 /// Whether there is what can be covered: a directory by a directory, anything else by anything else.

@@ -5,7 +5,7 @@
 //! and its end does not write back everyone else's files.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -13,6 +13,7 @@ use rustix::mount::{FsOpenFlags, MountFlags, fsconfig_set_flag, fsconfig_set_str
 
 use super::detached::{self, explain, show};
 use super::failure::{Context, Failure};
+use super::users;
 use crate::plan::steps::Root;
 
 /// fsconfig(2) takes strings of 255 bytes.
@@ -40,12 +41,19 @@ pub(super) enum Top<'a> {
     Writable { upper: &'a CStr, work: &'a CStr },
 }
 
+impl<'a> Stack<'a> {
+    /// A container's root.
+    pub(super) fn of(root: &'a Root) -> Self {
+        let top = Top::Writable { upper: &root.upper, work: &root.work };
+        Self { layers: &root.layers, lowers: &root.lowers, top }
+    }
+}
+
 /// Mounts the overlay in the calling process' own, private mount namespace and returns its root.
 ///
 /// Leaves the process' working directory elsewhere.
 pub(super) fn mount(root: &Root) -> Result<OwnedFd, Failure> {
-    let top = Top::Writable { upper: &root.upper, work: &root.work };
-    mount_on(&Stack { layers: &root.layers, lowers: &root.lowers, top }, &root.layers)
+    mount_on(&Stack::of(root), &root.layers)
 }
 
 /// Mounts the overlay on a directory and returns its root. Leaves the thread's working directory elsewhere.
@@ -59,6 +67,22 @@ pub(super) fn mount_on(stack: &Stack<'_>, place: &CStr) -> Result<OwnedFd, Failu
             Ok(overlay)
         }
         None => by_page(stack, place),
+    }
+}
+
+/// Makes the overlay with the pod's ids in the caller's own, private mount namespace, attached nowhere.
+///
+/// Overlayfs itself cannot be idmapped, its layers can (Linux 5.19); the writable one has the pod's ids as they
+/// are. One idmapped mount covers the directory of all layers, where they are found by name as ever.
+pub(super) fn detached(stack: &Stack<'_>, users: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
+    let covered = open_directory(stack.layers)?;
+    let what = || format!("show {} with the pod's ids", show(stack.layers));
+    let layers = detached::clone_fd(&covered, false).during(what)?;
+    users::map(users, &layers, stack.layers)?;
+    detached::attach(&layers, &covered).during(what)?;
+    match by_layer(stack, &layers)? {
+        Some(overlay) => Ok(overlay),
+        None => detached::clone_fd(by_page(stack, stack.layers)?, false).during(|| "clone the layers".into()),
     }
 }
 

@@ -13,10 +13,14 @@ use crate::sys::clone::{self, Cloned};
 
 /// Joins the PID namespace of the process behind the pidfd; the caller goes on as another process there.
 pub(super) fn move_into(target: &OwnedFd, link: &OwnedFd) -> Result<(), Failure> {
-    let what = || "join the PID namespace".to_owned();
-    rustix::thread::move_into_thread_name_spaces(target.as_fd(), ThreadNameSpaceType::PROCESS_ID)
-        .during(what)?;
+    join(target)?;
     replace(link)
+}
+
+/// Joins the PID namespace of the process behind the pidfd for the caller's children.
+pub(super) fn join(target: &OwnedFd) -> Result<(), Failure> {
+    rustix::thread::move_into_thread_name_spaces(target.as_fd(), ThreadNameSpaceType::PROCESS_ID)
+        .during(|| "join the PID namespace".into())
 }
 
 /// Goes on as a child of the monitor, which has been told of it before it does anything; the caller ends.

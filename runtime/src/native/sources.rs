@@ -14,6 +14,7 @@ use super::detached::{self, show};
 use super::devices::{self, Devices};
 use super::failure::{Context, Failure};
 use super::root::make_host_directory;
+use super::users::{self, Users};
 use crate::plan::steps::{Attributes, Container, Kind, Mount};
 use crate::sys;
 
@@ -28,6 +29,8 @@ pub(super) enum Source {
     Devices(Devices),
     /// The kernel makes it when the container's namespaces are complete.
     Kernel,
+    /// The kernel has made it.
+    Made(OwnedFd),
 }
 
 /// One entry of `/sys/fs/cgroup` on a host with v1 controllers.
@@ -38,23 +41,30 @@ pub(super) enum Hierarchy {
 }
 
 /// Opens the sources of all mounts, in their order, and makes the calling process' mount namespace private.
-pub(super) fn open(plan: &Container, cgroups: Layout) -> Result<Vec<Source>, Failure> {
+pub(super) fn open(
+    plan: &Container,
+    cgroups: Layout,
+    users: Option<Users<'_>>,
+) -> Result<Vec<Source>, Failure> {
     let mut sources: Vec<Option<Source>> = Vec::new();
     // Trees that stay connected to the host are cloned while they still are.
     for mount in &plan.mounts {
         let connected = mount.attributes.propagation.is_some_and(|kind| kind.kind & CONNECTED != 0);
-        sources.push(if connected { bind(mount)? } else { None });
+        sources.push(if connected { bind(mount, users)? } else { None });
     }
     make_private()?;
     let mut opened = Vec::with_capacity(sources.len());
     for (mount, source) in plan.mounts.iter().zip(sources) {
         opened.push(match (source, &mount.kind) {
             (Some(source), _) => source,
-            (None, Kind::Bind { .. } | Kind::Volume { .. }) => bind(mount)?.unwrap_or(Source::Kernel),
+            (None, Kind::Bind { .. } | Kind::Volume { .. }) => bind(mount, users)?.unwrap_or(Source::Kernel),
             (None, Kind::Cgroup) if cgroups == Layout::Hybrid => hierarchies(plan, mount)?,
             (None, Kind::Devices { data }) => {
                 let console = plan.process.terminal.is_some();
-                Source::Devices(devices::prepare(&plan.devices, data, mount.attributes, console)?)
+                let owner = users.map(|users| users.ids.host);
+                Source::Devices(
+                    devices::prepare(&plan.devices, data, mount.attributes, console)?.owned_by(owner)?,
+                )
             }
             (None, Kind::Cgroup | Kind::Filesystem { .. }) => Source::Kernel,
         });
@@ -85,16 +95,16 @@ impl Layout {
 const CGROUPS: &CStr = c"/sys/fs/cgroup";
 
 /// Cuts every mount off from the host's: what is done to them from here on stays here.
-fn make_private() -> Result<(), Failure> {
+pub(super) fn make_private() -> Result<(), Failure> {
     let what = || "make the mount namespace private".to_owned();
     let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).during(what)?;
     sys::mount::set_attributes(&root, 0, libc::MS_PRIVATE, true).during(what)
 }
 
-fn bind(mount: &Mount) -> Result<Option<Source>, Failure> {
-    let (source, recursive) = match &mount.kind {
-        Kind::Bind { source, recursive } => (source, *recursive),
-        Kind::Volume { source } => (source, false),
+fn bind(mount: &Mount, users: Option<Users<'_>>) -> Result<Option<Source>, Failure> {
+    let (source, recursive, mapped) = match &mount.kind {
+        Kind::Bind { source, recursive, mapped } => (source, *recursive, *mapped),
+        Kind::Volume { source } => (source, false, true),
         _ => return Ok(None),
     };
     let what = || format!("bind {} to /{}", show(source), show(&mount.target));
@@ -106,6 +116,9 @@ fn bind(mount: &Mount) -> Result<Option<Source>, Failure> {
         result => result,
     };
     let tree = tree.during(what)?;
+    if let Some(users) = users.filter(|_| mapped) {
+        users::map(users.namespace, &tree, source).map_err(|failure| failure.within(what()))?;
+    }
     // A volume is filled before it is attached; whatever it must be then is set there.
     if !matches!(mount.kind, Kind::Volume { .. }) {
         detached::set_attributes(&tree, mount.attributes).during(what)?;

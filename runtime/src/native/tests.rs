@@ -9,3 +9,4 @@ mod identity;
 mod joining;
 mod rootfs;
 mod speed;
+mod users;

@@ -9,16 +9,32 @@ use crate::Failure;
 
 /// Sets all, or says which one cannot be set.
 pub(super) fn apply(sysctls: &[(String, String)]) -> Result<(), Failure> {
+    apply_unless(sysctls, |_| false).map(drop)
+}
+
+/// Sets those that the caller may set and returns the others.
+pub(super) fn apply_allowed(sysctls: &[(String, String)]) -> Result<Vec<(String, String)>, Failure> {
+    apply_unless(sysctls, |errno| errno == Errno::ACCESS)
+}
+
+fn apply_unless(
+    sysctls: &[(String, String)],
+    is_for_later: fn(Errno) -> bool,
+) -> Result<Vec<(String, String)>, Failure> {
+    let mut later = Vec::new();
     if sysctls.is_empty() {
-        return Ok(());
+        return Ok(later);
     }
     let root = open_root().map_err(|errno| Failure::setup("open /proc/sys", errno.raw_os_error()))?;
     for (key, value) in sysctls {
-        set(&root, key, value).map_err(|errno| {
-            Failure::setup(format!("set sysctl {key} to {value:?}"), errno.raw_os_error())
-        })?;
+        match set(&root, key, value) {
+            Err(errno) if is_for_later(errno) => later.push((key.clone(), value.clone())),
+            result => result.map_err(|errno| {
+                Failure::setup(format!("set sysctl {key} to {value:?}"), errno.raw_os_error())
+            })?,
+        }
     }
-    Ok(())
+    Ok(later)
 }
 
 fn open_root() -> Result<OwnedFd, Errno> {

@@ -8,6 +8,7 @@ use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType}
 use super::Error;
 use super::steps::{Device, Namespaces, Pid};
 use super::text;
+use crate::IdMap;
 
 /// Says where each namespace comes from.
 pub(super) fn namespaces(linux: &Linux) -> Result<Namespaces, Error> {
@@ -33,7 +34,11 @@ pub(super) fn namespaces(linux: &Linux) -> Result<Namespaces, Error> {
             (LinuxNamespaceType::Mount | LinuxNamespaceType::Cgroup, true) => {
                 return Err(Error::Unsupported(format!("linux.namespaces {kind} with a path")));
             }
-            (LinuxNamespaceType::User | LinuxNamespaceType::Time, _) => {
+            (LinuxNamespaceType::User, true) => namespaces.join |= flag(kind),
+            (LinuxNamespaceType::User, false) => {
+                return Err(Error::Unsupported(format!("linux.namespaces {kind} without a path")));
+            }
+            (LinuxNamespaceType::Time, _) => {
                 return Err(Error::Unsupported(format!("linux.namespaces {kind}")));
             }
         }
@@ -53,8 +58,13 @@ pub(super) fn foreign(namespaces: Namespaces) -> u32 {
 }
 
 /// The devices below `/dev`, with the default ones, and those elsewhere.
-pub(super) fn devices(linux: &Linux) -> Result<(Vec<Device>, Vec<Device>), Error> {
-    let mut compiled = linux.devices().iter().flatten().map(device).collect::<Result<Vec<_>, _>>()?;
+///
+/// Owners are ids of the container. In a user namespace a device without one keeps the host's root, to which
+/// nobody there may pass for.
+pub(super) fn devices(linux: &Linux, users: Option<IdMap>) -> Result<(Vec<Device>, Vec<Device>), Error> {
+    let compiled = linux.devices().iter().flatten().map(|one| device(one, users));
+    let mut compiled = compiled.collect::<Result<Vec<_>, _>>()?;
+    let root = users.map_or(0, |ids| ids.host);
     for (name, minor, major) in [
         (c"dev/null", 3, 1),
         (c"dev/zero", 5, 1),
@@ -65,7 +75,7 @@ pub(super) fn devices(linux: &Linux) -> Result<(Vec<Device>, Vec<Device>), Error
     ] {
         if !compiled.iter().any(|device| device.path.as_c_str() == name) {
             let (format, mode) = (libc::S_IFCHR, 0o666);
-            compiled.push(Device { path: name.into(), format, major, minor, mode, uid: 0, gid: 0 });
+            compiled.push(Device { path: name.into(), format, major, minor, mode, uid: root, gid: root });
         }
     }
     // The multiplexer is a link into the container's own devpts, whatever the host has there.
@@ -77,6 +87,10 @@ pub(super) fn devices(linux: &Linux) -> Result<(Vec<Device>, Vec<Device>), Error
                 device.path =
                     CString::new(below).map_err(|_| Error::invalid("linux.devices", "a NUL byte"))?;
                 near.push(device);
+            }
+            None if users.is_some() => {
+                let field = format!("linux.devices /{}", device.path.to_string_lossy());
+                return Err(Error::invalid(field, "in a user namespace devices are below /dev only"));
             }
             None => far.push(device),
         }
@@ -114,7 +128,7 @@ fn flag(kind: LinuxNamespaceType) -> u32 {
     kind as u32
 }
 
-fn device(device: &LinuxDevice) -> Result<Device, Error> {
+fn device(device: &LinuxDevice, users: Option<IdMap>) -> Result<Device, Error> {
     let field = format!("linux.devices {}", device.path().display());
     let path = text::container_path(&field, device.path())?;
     let format = match device.typ() {
@@ -130,6 +144,13 @@ fn device(device: &LinuxDevice) -> Result<Device, Error> {
         let number = u32::try_from(number).ok().filter(|number| *number < limit);
         number.ok_or_else(|| Error::invalid(&field, "the kernel has no such device number"))
     };
+    let owner = |id: Option<u32>| match (id, users) {
+        (None, _) => Ok(0),
+        (Some(id), None) => Ok(id),
+        (Some(id), Some(ids)) => {
+            ids.on_host(id).ok_or_else(|| Error::invalid(&field, format!("the pod has no id {id}")))
+        }
+    };
     Ok(Device {
         path,
         format,
@@ -137,8 +158,8 @@ fn device(device: &LinuxDevice) -> Result<Device, Error> {
         major: number(device.major(), 1 << 12)?,
         minor: number(device.minor(), 1 << 20)?,
         mode: device.file_mode().unwrap_or(0o666) & 0o7777,
-        uid: device.uid().unwrap_or(0),
-        gid: device.gid().unwrap_or(0),
+        uid: owner(device.uid())?,
+        gid: owner(device.gid())?,
     })
 }
 
@@ -229,6 +250,7 @@ mod tests {
             (LinuxNamespaceType::Ipc, libc::CLONE_NEWIPC),
             (LinuxNamespaceType::Pid, libc::CLONE_NEWPID),
             (LinuxNamespaceType::Network, libc::CLONE_NEWNET),
+            (LinuxNamespaceType::User, libc::CLONE_NEWUSER),
         ] {
             assert_eq!(flag(kind), u32::try_from(bit).unwrap());
         }

@@ -6,12 +6,13 @@ use oci_spec::runtime::Mount as SpecMount;
 
 use super::Error;
 use super::steps::{Attributes, FilesystemName, Kind, Mount, Parameter, Propagation};
-use super::text;
+use super::{text, users};
+use crate::IdMap;
 
 /// Compiles the mounts; one for `/dev` is put first when the spec has none.
-pub(super) fn compile(mounts: &[SpecMount]) -> Result<Vec<Mount>, Error> {
-    let mut compiled =
-        mounts.iter().enumerate().map(|(index, mount)| one(index, mount)).collect::<Result<Vec<_>, _>>()?;
+pub(super) fn compile(mounts: &[SpecMount], users: Option<IdMap>) -> Result<Vec<Mount>, Error> {
+    let compiled = mounts.iter().enumerate().map(|(index, mount)| one(index, mount, users));
+    let mut compiled = compiled.collect::<Result<Vec<_>, _>>()?;
     if !compiled.iter().any(|mount| mount.target.as_bytes() == b"dev") {
         let data = vec![(c"mode".into(), Some(c"755".into())), (c"size".into(), Some(c"65536k".into()))];
         let attributes = Attributes { own: libc::MOUNT_ATTR_NOSUID, ..Attributes::default() };
@@ -33,15 +34,17 @@ pub(super) fn propagation(word: &str) -> Option<Propagation> {
     Some(Propagation { kind, recursive })
 }
 
-fn one(index: usize, mount: &SpecMount) -> Result<Mount, Error> {
+fn one(index: usize, mount: &SpecMount, users: Option<IdMap>) -> Result<Mount, Error> {
     let field = |name: &str| format!("mounts[{index}].{name}");
     let target = text::container_path(&field("destination"), mount.destination())?;
     if target.is_empty() {
         return Err(Error::invalid(field("destination"), "the root itself cannot be mounted over"));
     }
-    if [mount.uid_mappings(), mount.gid_mappings()].into_iter().flatten().any(|ids| !ids.is_empty()) {
-        return Err(Error::Unsupported(format!("{} (idmapped mounts)", field("uidMappings"))));
+    let ids = users::parse(&field("uidMappings"), mount.uid_mappings(), mount.gid_mappings())?;
+    if ids.is_some() && ids != users {
+        return Err(Error::invalid(field("uidMappings"), "they are not those of the pod's user namespace"));
     }
+    let mapped = ids.is_some();
     let mut words = Words::default();
     for word in mount.options().iter().flatten() {
         words.add(word).map_err(|reason| match reason {
@@ -55,8 +58,9 @@ fn one(index: usize, mount: &SpecMount) -> Result<Mount, Error> {
     };
     let kind = match (mount.typ().as_deref().unwrap_or_default(), words.bind) {
         ("volume", _) => Kind::Volume { source: source()? },
-        ("bind", bind) => Kind::Bind { source: source()?, recursive: bind.unwrap_or(false) },
-        (_, Some(recursive)) => Kind::Bind { source: source()?, recursive },
+        ("bind", bind) => Kind::Bind { source: source()?, recursive: bind.unwrap_or(false), mapped },
+        (_, Some(recursive)) => Kind::Bind { source: source()?, recursive, mapped },
+        _ if mapped => return Err(Error::Unsupported(format!("{} of this mount", field("uidMappings")))),
         ("cgroup" | "cgroup2", None) => Kind::Cgroup,
         ("tmpfs", None) if target.as_bytes() == b"dev" => Kind::Devices { data: words.take_data() },
         (name, None) => Kind::Filesystem {

@@ -31,14 +31,12 @@ pub(super) fn process(process: &Process) -> Result<(), Error> {
 
 fn linux(linux: &Linux) -> Result<(), Error> {
     first(&[
-        ("linux.gidMappings", linux.gid_mappings().as_ref().is_some_and(|ids| !ids.is_empty())),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
         ("linux.memoryPolicy", linux.memory_policy().is_some()),
         ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
         ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty())),
         ("linux.personality", linux.personality().is_some()),
         ("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty())),
-        ("linux.uidMappings", linux.uid_mappings().as_ref().is_some_and(|ids| !ids.is_empty())),
     ])
 }
 

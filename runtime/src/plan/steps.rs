@@ -6,6 +6,7 @@ use std::ffi::CString;
 
 use serde::{Deserialize, Serialize};
 
+use crate::IdMap;
 use crate::capabilities::Set;
 use crate::seccomp::Program;
 
@@ -31,6 +32,8 @@ pub(crate) struct Container {
     /// The cgroup relative to each hierarchy's mount: what v1 hierarchies show of themselves.
     pub(crate) cgroup: Option<CString>,
     pub(crate) process: Process,
+    /// Of the pod's user namespace, if it has one.
+    pub(crate) users: Option<IdMap>,
 }
 
 /// The work of an exec stage.
@@ -39,6 +42,8 @@ pub(crate) struct Exec {
     /// CLONE_NEW* of what the container does not share with the host.
     pub(crate) join: u32,
     pub(crate) process: Process,
+    /// Of the pod's user namespace, if it has one.
+    pub(crate) users: Option<IdMap>,
 }
 
 /// Where the container's namespaces come from; the mount namespace is always a new one.
@@ -46,7 +51,7 @@ pub(crate) struct Exec {
 pub(crate) struct Namespaces {
     /// CLONE_NEW* of network, IPC and UTS that are the container's own.
     pub(crate) unshare: u32,
-    /// CLONE_NEW* of network, IPC and UTS that are the pod's.
+    /// CLONE_NEW* of user, network, IPC and UTS that are the pod's.
     pub(crate) join: u32,
     /// Whether the container sees its cgroup as the root.
     pub(crate) cgroup: bool,
@@ -86,15 +91,15 @@ pub(crate) struct Mount {
 /// What is mounted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Kind {
-    /// A tree of the host.
-    Bind { source: CString, recursive: bool },
+    /// A tree of the host; `mapped` shows its files with the pod's ids.
+    Bind { source: CString, recursive: bool, mapped: bool },
     /// The cgroups of the container.
     Cgroup,
     /// The tmpfs with the device nodes, filled by the stage.
     Devices { data: Vec<Parameter> },
     /// A file system that the kernel makes.
     Filesystem { name: FilesystemName, data: Vec<Parameter> },
-    /// A directory of the host that gets what the image has there, once.
+    /// A directory of the host that gets what the image has there, once; always with the pod's ids.
     Volume { source: CString },
 }
 
@@ -139,7 +144,9 @@ pub(crate) struct Device {
     pub(crate) major: u32,
     pub(crate) minor: u32,
     pub(crate) mode: u32,
+    /// On the host.
     pub(crate) uid: u32,
+    /// On the host.
     pub(crate) gid: u32,
 }
 

@@ -47,6 +47,8 @@ pub(crate) struct Program<'a> {
     pub(crate) arguments: &'a [&'a CStr],
     /// They become 0, 1, 2 and so on, and nothing else is open in the program.
     pub(crate) fds: &'a [BorrowedFd<'a>],
+    /// `CLONE_NEW…`
+    pub(crate) namespaces: c_int,
 }
 
 /// What the child of [`spawn`] reads, in the memory that it shares with its parent.
@@ -113,7 +115,11 @@ pub(crate) fn spawn(
     };
     let mut pidfd: RawFd = -1;
     let mut arguments = Arguments {
-        flags: CLONE_VM | CLONE_VFORK | CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
+        flags: CLONE_VM
+            | CLONE_VFORK
+            | CLONE_PIDFD
+            | CLONE_CLEAR_SIGHAND
+            | u64::from(program.namespaces.cast_unsigned()),
         pidfd: ptr::from_mut(&mut pidfd).addr() as u64,
         exit_signal: libc::SIGCHLD as u64,
         stack: stack.as_mut_ptr().addr() as u64,
@@ -284,7 +290,7 @@ mod tests {
         let null = File::open("/dev/null").unwrap();
         let mut fds = vec![null.as_fd(), theirs.as_fd(), theirs.as_fd()];
         fds.extend((0..more).map(|_| null.as_fd()));
-        let program = Program { file: file.as_fd(), arguments, fds: &fds };
+        let program = Program { file: file.as_fd(), arguments, fds: &fds, namespaces: 0 };
         let (pid, pidfd) = spawn(&program, None, &mut [0; 32 << 10])?;
         assert!(pid > 0);
         drop(theirs);
@@ -321,7 +327,7 @@ mod tests {
     fn a_cgroup_that_is_none_is_refused() {
         let sh = File::open("/bin/sh").unwrap();
         let dir = File::open("/").unwrap();
-        let program = Program { file: sh.as_fd(), arguments: &[c"sh"], fds: &[dir.as_fd()] };
+        let program = Program { file: sh.as_fd(), arguments: &[c"sh"], fds: &[dir.as_fd()], namespaces: 0 };
         assert!(spawn(&program, Some(dir.as_fd()), &mut [0; 32 << 10]).is_err());
     }
 }

@@ -14,8 +14,8 @@ use runtime::cgroup::{Cgroup, CgroupPath, Limits};
 use runtime::external::{Bundle, Handler};
 use runtime::plan::{self, Rootfs};
 use runtime::{
-    Config, ContainerOrder, Error, Event, Events, ExecExit, ExecOrder, ExecStdio, Executor, Exit, Monitor,
-    NamespaceMode, PidNamespace, Runtime, Sandbox, Stdin,
+    Config, ContainerOrder, Error, Event, Events, ExecExit, ExecOrder, ExecStdio, Executor, Exit, Launched,
+    Monitor, NamespaceMode, Network, PidNamespace, Runtime, Sandbox, Stdin,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -64,7 +64,8 @@ pub(crate) fn open(state: &Path) -> Runtime {
     let program =
         std::env::var_os("CORTEN_RUNTIME").unwrap_or_else(|| env!("CARGO_BIN_EXE_corten-runtime").into());
     let program = program.into();
-    Runtime::open(Config { program, state: state.to_owned(), cgroup_driver: Default::default() }).unwrap()
+    let (state, data) = (state.to_owned(), state.to_owned());
+    Runtime::open(Config { program, state, data, cgroup_driver: Default::default() }).unwrap()
 }
 
 /// An id like no other.
@@ -83,7 +84,8 @@ impl Node {
             id,
             dir,
             hostname: "pod".into(),
-            network: None,
+            network: Network::Node,
+            users: None,
             ipc: NamespaceMode::Pod,
             pid: NamespaceMode::Node,
             sysctls: Vec::new(),
@@ -92,7 +94,7 @@ impl Node {
 
     pub(crate) async fn launch(&self, sandbox: Sandbox) -> Result<Pod<'_>, Error> {
         let id = sandbox.id.clone();
-        let (monitor, events) = self.runtime.launch(sandbox).await?;
+        let Launched { monitor, events, .. } = self.runtime.launch(sandbox).await?;
         Ok(Pod { node: self, id, monitor, events, cgroups: Vec::new(), handlers: BTreeMap::new() })
     }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use runtime::{Error, Event, NamespaceMode};
+use runtime::{Error, Event, IdMap, Launched, NamespaceMode, Network};
 
 use crate::fixture::{children, node, until_gone};
 
@@ -68,13 +68,59 @@ async fn a_monitor_keeps_to_itself() {
 }
 
 #[tokio::test]
+async fn the_namespaces_of_a_pod_belong_to_its_user_namespace() {
+    let node = node();
+    let mut sandbox = node.sandbox();
+    sandbox.network = Network::New;
+    sandbox.pid = NamespaceMode::Pod;
+    sandbox.users = Some(IdMap { host: 200_000, length: 1000 });
+    sandbox.sysctls = vec![
+        ("net.ipv4.ip_unprivileged_port_start".into(), "0".into()),
+        ("net/ipv4/ping_group_range".into(), "0 999".into()),
+        ("kernel.shm_rmid_forced".into(), "1".into()),
+    ];
+    let Launched { monitor, network, .. } = node.runtime.launch(sandbox).await.unwrap();
+    let pause = monitor.pause_pid();
+    let network = rustix::fs::fstat(network.unwrap()).unwrap().st_ino;
+    assert_eq!(namespace(pause, "net"), format!("net:[{network}]"));
+    for kind in ["ipc", "mnt", "net", "pid", "user", "uts"] {
+        assert_ne!(namespace(pause, kind), own_namespace(kind), "{kind}");
+    }
+    let map = fs::read_to_string(format!("/proc/{pause}/uid_map")).unwrap();
+    assert_eq!(map.split_whitespace().collect::<Vec<_>>(), ["0", "200000", "1000"]);
+    // There is no 65535 among its ids.
+    assert_eq!(status(pause, "Uid"), "200000 200000 200000 200000");
+    assert_eq!((status(pause, "CapEff"), status(pause, "Groups")), ("0".repeat(16), String::new()));
+    let script = "hostname; cat /proc/sys/net/ipv4/ping_group_range /proc/sys/kernel/shm_rmid_forced; \
+        echo 80 > /proc/sys/net/ipv4/ip_unprivileged_port_start && ip link set lo up && stat -f -c %T /dev/mqueue; \
+        mount -t mqueue x /mnt && stat -c %u:%g /mnt";
+    let output = Command::new("nsenter")
+        .args(["-t", &pause.to_string(), "-U", "-n", "-i", "-u", "unshare", "-m", "sh", "-c", script])
+        .output()
+        .unwrap();
+    let (stdout, stderr) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(stdout.starts_with("pod\n0\t999\n1\n") && stdout.ends_with("\n0:0\n"), "{stdout}{stderr}");
+    monitor.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn ids_that_the_kernel_refuses_end_the_launch() {
+    let node = node();
+    let mut sandbox = node.sandbox();
+    sandbox.users = Some(IdMap { host: u32::MAX - 1, length: 10 });
+    let Err(Error::Sandbox { source, .. }) = node.runtime.launch(sandbox).await else { panic!("it runs") };
+    assert!(source.to_string().starts_with("make the user namespace"), "{source}");
+}
+
+#[tokio::test]
 async fn pause_holds_namespaces_and_gives_nothing_away() {
     let node = node();
     let netns = tempfile::NamedTempFile::new().unwrap();
     let bind = Command::new("unshare").arg(format!("--net={}", netns.path().display())).arg("true").status();
     assert!(bind.unwrap().success());
     let mut sandbox = node.sandbox();
-    sandbox.network = Some(fs::File::open(netns.path()).unwrap().into());
+    sandbox.network = Network::Made(fs::File::open(netns.path()).unwrap().into());
     sandbox.pid = NamespaceMode::Pod;
     sandbox.sysctls = vec![
         ("net.ipv4.ip_unprivileged_port_start".into(), "0".into()),

@@ -12,6 +12,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 use serde_json::{Value, json};
 
+use crate::IdMap;
 use crate::native::link::{self, FailureKind, FromStage, ToStage};
 use crate::native::{self, Stage};
 use crate::plan::{self, Rootfs};
@@ -43,6 +44,7 @@ pub(super) fn alone(name: &str, body: impl FnOnce(&Pod)) {
 pub(super) struct Pod {
     dir: tempfile::TempDir,
     pause: OwnedFd,
+    users: Option<(IdMap, OwnedFd)>,
     containers: std::cell::Cell<u32>,
 }
 
@@ -62,11 +64,24 @@ pub(super) type Failed = (String, i32, FailureKind);
 
 impl Pod {
     fn new() -> Self {
+        Self::with_users(None)
+    }
+
+    /// A pod whose ids are others on the host.
+    pub(super) fn with_ids(ids: IdMap) -> Self {
+        Self::with_users(Some(ids))
+    }
+
+    fn with_users(ids: Option<IdMap>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         make_image(&dir.path().join("layers/base"));
         fs::create_dir(dir.path().join("layers/empty")).unwrap();
         fs::create_dir(dir.path().join("shm")).unwrap();
-        let namespaces = libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWPID;
+        let mut namespaces =
+            libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWPID;
+        if ids.is_some() {
+            namespaces |= libc::CLONE_NEWUSER;
+        }
         match clone::fork(namespaces, None).unwrap() {
             Cloned::Child => {
                 rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
@@ -75,7 +90,17 @@ impl Pod {
                     nix::unistd::pause();
                 }
             }
-            Cloned::Parent { pidfd, .. } => Self { dir, pause: pidfd, containers: std::cell::Cell::new(0) },
+            Cloned::Parent { pid, pidfd } => {
+                let users = ids.map(|ids| {
+                    for file in ["uid_map", "gid_map"] {
+                        let line = format!("0 {} {}", ids.host, ids.length);
+                        fs::write(format!("/proc/{pid}/{file}"), line).unwrap();
+                    }
+                    std::os::unix::fs::chown(dir.path().join("shm"), Some(ids.host), Some(ids.host)).unwrap();
+                    (ids, File::open(format!("/proc/{pid}/ns/user")).unwrap().into())
+                });
+                Self { dir, pause: pidfd, users, containers: std::cell::Cell::new(0) }
+            }
         }
     }
 
@@ -90,7 +115,15 @@ impl Pod {
 
     /// The default spec with a command for the shell.
     pub(super) fn spec(&self, script: &str) -> Value {
-        default_spec(&self.path("shm"), script)
+        let mut spec = default_spec(&self.path("shm"), script);
+        if let Some((ids, _)) = &self.users {
+            let mappings = json!([{ "containerID": 0, "hostID": ids.host, "size": ids.length }]);
+            spec["linux"]["uidMappings"] = mappings.clone();
+            spec["linux"]["gidMappings"] = mappings;
+            let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.push(json!({ "type": "user", "path": "/proc/1/ns/user" }));
+        }
+        spec
     }
 
     /// Where the container that is made next is written.
@@ -100,6 +133,8 @@ impl Pod {
         let path = |name: &str| self.path(&format!("containers/{number}/{name}"));
         fs::create_dir_all(path("upper")).unwrap();
         fs::create_dir_all(path("work")).unwrap();
+        let owner = self.users.as_ref().map(|(ids, _)| ids.host);
+        std::os::unix::fs::chown(path("upper"), owner, owner).unwrap();
         let lowers = vec!["empty".to_owned(), "base".to_owned()];
         Rootfs { layers: self.path("layers"), lowers, upper: path("upper"), work: path("work") }
     }
@@ -132,13 +167,16 @@ impl Pod {
             Some(true) => Some(self.pause.try_clone().unwrap()),
             _ => None,
         };
-        let own = if pid_namespace_is_new(spec) { libc::CLONE_NEWPID } else { 0 };
+        let is_own = pid_namespace_is_new(spec) && self.users.is_none();
+        let own = if is_own { libc::CLONE_NEWPID } else { 0 };
+        let users = self.users.as_ref().map(|(_, namespace)| namespace.try_clone().unwrap());
         let (monitor, stage_end) = link_pair();
         let stage = Stage {
             plan: memfd(plan),
             link: stage_end,
             stdio,
             pod: Some(self.pause.try_clone().unwrap()),
+            users,
             pid_namespace,
             handover: None,
             v1_tasks: Vec::new(),
@@ -189,6 +227,7 @@ impl Pod {
             link: stage_end,
             stdio,
             pod: None,
+            users: None,
             pid_namespace: None,
             handover: None,
             v1_tasks: Vec::new(),
