@@ -61,6 +61,7 @@ pub(crate) fn mount() -> Mount {
         access: MountAccess::Writable,
         propagation: Propagation::Private,
         selinux_relabel: false,
+        users: None,
     }
 }
 

@@ -118,3 +118,84 @@ fn a_privileged_container_is_not_filtered() {
         Ok(())
     });
 }
+
+#[test]
+fn a_profiles_arguments_and_error_numbers_count() {
+    on_node(async |kubelet| {
+        let path = kubelet.node().dir().join(format!("arguments-{}.json", kubelet.unique()));
+        let mode = |index: u32| serde_json::json!([{"index": index, "value": 0, "op": "SCMP_CMP_EQ"}]);
+        let json = serde_json::json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
+            "syscalls": [
+                {"names": ["chmod", "fchmod"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28, "args": mode(1)},
+                {"names": ["fchmodat", "fchmodat2"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28, "args": mode(2)},
+                {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 122},
+            ],
+        });
+        fs::write(&path, json.to_string())?;
+        let path = path.to_str().context("a path in UTF-8")?;
+        let pod = kubelet.pod().run().await?;
+        let container =
+            pod.container().security(|security| security.seccomp = profile(ProfileType::Localhost, path));
+        let container = container.start().await?;
+        let output = container.exec(["sh", "-c", "touch /file; chmod 1 /file && chmod 0 /file"]).await?;
+        assert!(output.stderr.contains("No space left"), "{output:?}");
+        let output = container.exec(["mkdir", "/directory"]).await?;
+        assert!(output.stderr.contains("Disk quota exceeded"), "{output:?}");
+        Ok(())
+    });
+}
+
+/// 1C, CVE-2023-2431 and its like: a profile is applied in every kind of container, and to what is run in it.
+#[test]
+fn a_profile_is_never_dropped_silently() {
+    on_node(async |kubelet| {
+        let dir = kubelet.node().dir();
+        let file = |name: &str, text: &str| -> corten_tests::Result<String> {
+            let path = dir.join(name);
+            fs::write(&path, text)?;
+            Ok(path.to_str().context("a path in UTF-8")?.to_owned())
+        };
+        let good = file(
+            "good.json",
+            r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["acct"], "action": "SCMP_ACT_ERRNO"}]}"#,
+        )?;
+        let notify = file(
+            "notify.json",
+            r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["acct"], "action": "SCMP_ACT_NOTIFY"}]}"#,
+        )?;
+        let huge = file(
+            "huge.json",
+            &format!("{{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"x\": \"{}\"}}", "x".repeat(8 << 20)),
+        )?;
+        let empty = file("empty.json", "")?;
+        let ids = vec![wire::IdMapping { host_id: 500_000, container_id: 0, length: 65536 }];
+        let users =
+            wire::UserNamespace { mode: wire::NamespaceMode::Pod.into(), uids: ids.clone(), gids: ids };
+        let pods = [
+            kubelet.pod().run().await?,
+            kubelet.pod().namespaces(|options| options.userns_options = Some(users)).run().await?,
+        ];
+        for pod in &pods {
+            for (kind, path) in [(ProfileType::RuntimeDefault, ""), (ProfileType::Localhost, good.as_str())] {
+                let container = pod.container().security(|security| security.seccomp = profile(kind, path));
+                let container = container.start().await?;
+                assert_eq!(host::status_field(container.pid().await?, "Seccomp")?, "2", "{kind:?}");
+                assert_eq!(
+                    container.sh("grep ^Seccomp: /proc/self/status | tr -d '\\t'").await?,
+                    "Seccomp:2"
+                );
+            }
+            for path in ["", empty.as_str(), huge.as_str(), notify.as_str()] {
+                let container = pod
+                    .container()
+                    .security(|security| security.seccomp = profile(ProfileType::Localhost, path));
+                let status = container.refused().await?;
+                assert!(status.message().contains("seccomp"), "{path:?}: {status}");
+                assert!(path != notify || status.message().contains("SCMP_ACT_NOTIFY"), "{status}");
+            }
+        }
+        Ok(())
+    });
+}
