@@ -3,6 +3,7 @@
 mod faults;
 mod hosts;
 mod sharing;
+mod table;
 mod trust;
 
 use std::path::PathBuf;

@@ -192,7 +192,8 @@ impl Host {
         if !status.is_success() {
             return Err(self.refusal(response, host, "a token").await);
         }
-        let body = Blob::new(response, host, self.patience()).whole(MAX_TOKEN_BYTES, "a token").await?;
+        let what = format!("a token of {host}");
+        let body = Blob::new(response, host, self.patience()).whole(MAX_TOKEN_BYTES, &what).await?;
         // The text of serde's errors may quote the token.
         let token = serde_json::from_slice::<Token>(&body).ok().and_then(|token| {
             let life = token.expires_in.map(Duration::from_secs);

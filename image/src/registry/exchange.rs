@@ -94,8 +94,8 @@ impl Host {
             if same || is_loopback(&host) && is_loopback(registry) { Origin::Named } else { Origin::Foreign };
         if origin == Origin::Foreign {
             check_literal(url).map_err(|forbidden| {
-                let reason = failure::chain(&forbidden);
-                Failure::last(Error::RegistryUnavailable { host: host.clone(), reason })
+                let reason = format!("it sends us to {host}: {}", failure::chain(&forbidden));
+                Failure::last(Error::RegistryUnavailable { host: registry.to_owned(), reason })
             })?;
         }
         let security = match url.scheme() {

@@ -2,9 +2,12 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
+use rustix::net::sockopt::set_socket_linger;
 use rustls::ServerConfig;
 use tokio::io::{
     AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
@@ -46,6 +49,10 @@ pub(crate) enum Reply {
     Broken(Vec<u8>),
     /// These bytes, and then silence.
     Silent(Vec<u8>),
+    /// These bytes, and then the connection is reset.
+    Reset(Vec<u8>),
+    /// The first bytes at once, and the others one by one with pauses.
+    Drip(Vec<u8>, Vec<u8>),
 }
 
 /// What a server does whose content depends on its port.
@@ -104,10 +111,12 @@ impl Server {
                 let (stream, _) = listener.accept().await.unwrap();
                 let (seen, handler, tls) = (Arc::clone(&shared), Arc::clone(&handler), tls.clone());
                 tokio::spawn(async move {
-                    let Some(tls) = tls else { return serve(stream, &seen, &*handler).await };
+                    let socket = stream.as_fd().try_clone_to_owned().unwrap();
+                    let served = Served { seen: &seen, handler: &*handler, socket };
+                    let Some(tls) = tls else { return served.serve(stream).await };
                     // A handshake that fails is what some tests are about.
                     if let Ok(stream) = tls.accept(stream).await {
-                        serve(stream, &seen, &*handler).await;
+                        served.serve(stream).await;
                     }
                 });
             }
@@ -172,43 +181,62 @@ fn head(status: u16, headers: &[(String, String)], length: usize) -> Vec<u8> {
     text.into_bytes()
 }
 
-async fn serve(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    seen: &Mutex<Vec<Request>>,
-    handler: &(dyn Fn(&Request) -> Reply + Sync),
-) {
-    let mut stream = BufReader::new(stream);
-    loop {
-        let request = match read(&mut stream).await {
-            Ok(Some(request)) => request,
-            Ok(None) => return,
-            // No HTTP, which a real server tells in HTTP.
-            Err(_) => return drop(stream.write_all(&head(400, &[], 0)).await),
-        };
-        let reply = handler(&request);
-        seen.lock().unwrap().push(request);
-        // A client that hangs up is part of many a test.
-        let sent = match reply {
-            Reply::Answer { status, headers, body } => {
-                let mut whole = head(status, &headers, body.len());
-                whole.extend_from_slice(&body);
-                stream.write_all(&whole).await
+/// One connection.
+struct Served<'a> {
+    seen: &'a Mutex<Vec<Request>>,
+    handler: &'a (dyn Fn(&Request) -> Reply + Sync),
+    /// Below whatever the stream is.
+    socket: OwnedFd,
+}
+
+impl Served<'_> {
+    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin) {
+        let mut stream = BufReader::new(stream);
+        loop {
+            let request = match read(&mut stream).await {
+                Ok(Some(request)) => request,
+                Ok(None) => return,
+                // No HTTP, which a real server tells in HTTP.
+                Err(_) => return drop(stream.write_all(&head(400, &[], 0)).await),
+            };
+            let reply = (self.handler)(&request);
+            self.seen.lock().unwrap().push(request);
+            // A client that hangs up is part of many a test.
+            match reply {
+                Reply::Answer { status, headers, body } => {
+                    let mut whole = head(status, &headers, body.len());
+                    whole.extend_from_slice(&body);
+                    if stream.write_all(&whole).await.is_err() {
+                        return;
+                    }
+                }
+                Reply::Broken(bytes) => return drop(stream.write_all(&bytes).await),
+                Reply::Silent(bytes) => {
+                    stream.write_all(&bytes).await.ok();
+                    return until_hung_up(&mut stream).await;
+                }
+                Reply::Reset(bytes) => {
+                    stream.write_all(&bytes).await.ok();
+                    return set_socket_linger(&self.socket, Some(Duration::ZERO)).unwrap();
+                }
+                Reply::Drip(first, rest) => {
+                    let mut sent = stream.write_all(&first).await;
+                    for byte in rest {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                        sent = sent.and(stream.write_all(&[byte]).await);
+                        if sent.is_err() {
+                            return;
+                        }
+                    }
+                    return until_hung_up(&mut stream).await;
+                }
             }
-            Reply::Broken(bytes) => {
-                stream.write_all(&bytes).await.ok();
-                return;
-            }
-            Reply::Silent(bytes) => {
-                stream.write_all(&bytes).await.ok();
-                // Until the client hangs up.
-                stream.read_to_end(&mut Vec::new()).await.ok();
-                return;
-            }
-        };
-        if sent.is_err() {
-            return;
         }
     }
+}
+
+async fn until_hung_up(stream: &mut (impl AsyncRead + Unpin)) {
+    stream.read_to_end(&mut Vec::new()).await.ok();
 }
 
 async fn read(stream: &mut (impl AsyncBufRead + Unpin)) -> std::io::Result<Option<Request>> {
