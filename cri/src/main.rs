@@ -55,7 +55,11 @@ enum Command {
     Explain(cli::Explain),
     /// What the server executes in an empty directory, to unpack a layer into it
     #[command(hide = true)]
-    UnpackLayer,
+    UnpackLayer {
+        /// The control group to do it in
+        #[arg(long)]
+        cgroup: Option<String>,
+    },
     #[command(flatten)]
     Client(cli::Command),
 }
@@ -79,7 +83,7 @@ fn main() -> ExitCode {
         Command::Completion(command) => command.run(Arguments::command()).map(|()| ExitCode::SUCCESS),
         Command::Generate(command) => command.run(Arguments::command()).map(|()| ExitCode::SUCCESS),
         Command::Explain(command) => command.run().map(|()| ExitCode::SUCCESS),
-        Command::UnpackLayer => Ok(unpack_layer()),
+        Command::UnpackLayer { cgroup } => Ok(unpack_layer(cgroup.as_deref())),
         Command::Client(command) => ask(command, &arguments.endpoint),
     };
     done.unwrap_or_else(|error| {
@@ -100,7 +104,7 @@ fn ask(command: cli::Command, endpoint: &cli::Endpoint) -> anyhow::Result<ExitCo
 
 /// Closes this process in its working directory, before it has a second thread, and unpacks a layer there. What is
 /// needed to make the archive again goes to standard error, which the server has made a file.
-fn unpack_layer() -> ExitCode {
+fn unpack_layer(cgroup: Option<&str>) -> ExitCode {
     // The server tells of it in its answer.
     let failed = |reason| image::unpack::failed(reason, std::io::stdout());
     std::panic::set_hook(Box::new(move |panic| {
@@ -110,11 +114,20 @@ fn unpack_layer() -> ExitCode {
         Ok(skeleton) => skeleton.into(),
         Err(e) => return failed(format!("use the standard error: {e}")),
     };
+    if let Some(path) = cgroup
+        && let Err(e) = enter_cgroup(path)
+    {
+        return failed(format!("{:#}", anyhow::Error::from(e)));
+    }
     match runtime::jail::enter() {
         Ok(runtime::jail::Side::Inside) => image::unpack::main(std::io::stdin(), std::io::stdout(), skeleton),
         Ok(runtime::jail::Side::Outside(code)) => code,
         Err(e) => failed(format!("{:#}", anyhow::Error::from(e))),
     }
+}
+
+fn enter_cgroup(path: &str) -> Result<(), runtime::cgroup::Error> {
+    runtime::cgroup::Cgroups::detect()?.open(&path.parse()?).enter()
 }
 
 impl ConfigCommand {

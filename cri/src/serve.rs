@@ -124,7 +124,14 @@ async fn serve(reload: Reload) -> anyhow::Result<()> {
 /// Opens what is below, side by side where one does not need the other.
 async fn open(config: &Config) -> anyhow::Result<Pods> {
     // The link leads to this program also when a newer one has taken its name.
-    let unpacker = image::Unpacker { program: "/proc/self/exe".into(), args: vec!["unpack-layer".into()] };
+    let mut args = vec!["unpack-layer".into()];
+    let cgroup = &config.image.pull_cgroup;
+    if !cgroup.is_empty() {
+        // A mistake is told now, and not by each pull.
+        let _: runtime::cgroup::CgroupPath = cgroup.parse().context("read image.pull_cgroup")?;
+        args.extend(["--cgroup".into(), cgroup.into()]);
+    }
+    let unpacker = image::Unpacker { program: "/proc/self/exe".into(), args };
     let images =
         async { Images::open(config.image.clone(), &config.root, unpacker).await.context("open the images") };
     let program = runtime_program(config)?;

@@ -37,6 +37,9 @@ pub struct Config {
     pub max_parallel_pulls: usize,
     /// How many layers of one image are downloaded and unpacked at the same time.
     pub max_parallel_layers: usize,
+    /// The control group of the processes that unpack layers, such as `/corten/pulls`, made if it is not there: what a
+    /// pull computes and writes is counted there and limited as that group is. Empty: the server's own.
+    pub pull_cgroup: String,
     /// Images that the kubelet's garbage collection must leave alone: names, or names that end in `*`.
     pub pinned: Vec<String>,
 }
@@ -53,6 +56,7 @@ impl Default for Config {
             stall_timeout_seconds: 60,
             max_parallel_pulls: 4,
             max_parallel_layers: 3,
+            pull_cgroup: String::new(),
             pinned: Vec::new(),
         }
     }

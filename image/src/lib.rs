@@ -9,6 +9,8 @@ mod config;
 mod credentials;
 mod digest;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod image;
 mod import;
 mod metrics;

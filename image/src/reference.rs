@@ -159,7 +159,10 @@ fn complete(name: &str) -> Result<(String, String), Reason> {
     let (mut registry, repository) = match split_registry(name) {
         Some((registry, repository)) => {
             check_host(registry)?;
-            (registry.to_ascii_lowercase(), repository)
+            let lower = registry.to_ascii_lowercase();
+            // One that only its capitals tell from a part of docker.io's names keeps them.
+            let stays = split_registry(&format!("{lower}/x")).is_none();
+            (if stays { registry.to_owned() } else { lower }, repository)
         }
         None => (DOCKER_HUB.to_owned(), name),
     };
@@ -262,6 +265,9 @@ mod tests {
         check("127.0.0.1:5000/x__y/z-a--b.c:v1", "127.0.0.1:5000/x__y/z-a--b.c:v1");
         check("[::1]:5000/x", "[::1]:5000/x:latest");
         check("Registry.Example/x", "registry.example/x:latest");
+        check("LOCALHOST/x", "localhost/x:latest");
+        // In small letters it would be a part of docker.io.
+        check("UPPER/x", "UPPER/x:latest");
         check(&format!("q.io/a@{SHA}"), &format!("q.io/a@{SHA}"));
         check(&format!("q.io/a:1@{SHA}"), &format!("q.io/a:1@{SHA}"));
         check("test.com:5000", "docker.io/library/test.com:5000");

@@ -17,6 +17,7 @@ mod conf;
 mod exchange;
 pub(crate) mod explain;
 mod failure;
+pub(crate) mod fuzzing;
 mod guard;
 mod helper;
 mod hosts;

@@ -153,6 +153,15 @@ impl Signed {
     }
 }
 
+/// Reads a policy and a claim, for `crate::fuzzing`.
+pub(crate) fn fuzz(data: &[u8]) {
+    if let (Ok(policy), Ok(name)) = (Policy::parse(data), "a.b.io:5000/team/app:1".parse()) {
+        assert!(!policy.requirements(&name).1.is_empty(), "something is required of every image");
+    }
+    payload::Claim::parse(data).ok();
+    Key::parse(data).ok();
+}
+
 fn read_keys(keys: &Keys<'_>) -> Result<Vec<Key>, String> {
     let read = |path: &Path| std::fs::read(path).map_err(|e| format!("read {}: {e}", path.display()));
     let from_file =

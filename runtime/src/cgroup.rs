@@ -226,6 +226,19 @@ impl Cgroup {
         &self.path
     }
 
+    /// Makes it if it is not there, without limits, and moves this process into it, which has one thread yet.
+    pub fn enter(&self) -> Result<(), Error> {
+        // As a parent it is made whether it is in use or not.
+        create::make_parents(&self.host, &self.path.join("none")?)?;
+        let v1 = self.host.v1.iter().map(|v1| v1.directory(&self.path));
+        for directory in v1.chain(self.host.unified(&self.path)) {
+            let processes = self.open_file(&directory, "cgroup.procs", OFlags::WRONLY)?;
+            // 0 is the process that writes.
+            rustix::io::write(processes, b"0").map_err(|errno| directory.error("enter", errno.into()))?;
+        }
+        Ok(())
+    }
+
     /// Opens what a process needs to enter it.
     pub fn handles(&self) -> Result<Handles, Error> {
         let unified = self.host.unified(&self.path).map(|directory| {

@@ -13,6 +13,7 @@ pub mod census;
 pub mod cgroup;
 pub mod container;
 pub mod cri;
+pub mod distribution;
 pub mod host;
 pub mod image;
 pub mod kubelet;
@@ -26,6 +27,7 @@ pub mod random;
 pub mod registry;
 pub mod run;
 pub mod streaming;
+pub mod tokens;
 pub mod wait;
 
 pub use container::Container;

@@ -196,6 +196,13 @@ impl Rules {
         &self.helpers
     }
 
+    /// Reads one file alone.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let mut rules = Self::default();
+        rules.merge(text, Path::new(""))?;
+        Ok(rules)
+    }
+
     fn merge(&mut self, text: &str, path: &Path) -> Result<(), String> {
         let file: File = toml::from_str(text).map_err(|e| e.to_string().trim_end().to_owned())?;
         if file.registries.is_some() {

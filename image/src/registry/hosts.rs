@@ -80,6 +80,11 @@ impl Hosts {
     }
 }
 
+/// Reads the text of one file.
+pub(crate) fn parse(text: &str, directory: &Path) -> Result<Vec<Endpoint>, String> {
+    Ok(file::parse(text, directory)?.into_iter().map(|(endpoint, _)| endpoint).collect())
+}
+
 fn load(directory: &Path, certificates: Material) -> Result<Vec<(Arc<Endpoint>, String)>, Error> {
     let path = directory.join(FILE);
     let text = match std::fs::read_to_string(&path) {

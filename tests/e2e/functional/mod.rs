@@ -16,6 +16,7 @@ mod mounts;
 mod network;
 mod pods;
 mod processes;
+mod registries;
 mod server;
 mod stats;
 mod streams;

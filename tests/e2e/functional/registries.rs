@@ -1,0 +1,242 @@
+//! Registries as people run them: Debian's docker-registry, with passwords, tokens, TLS, and as a cache.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use corten_tests::distribution::{Distribution, PASSWORD, Settings, USER, pem};
+use corten_tests::image::{Image, Layer};
+use corten_tests::kubelet::spec;
+use corten_tests::origin::{Fault, Origin};
+use corten_tests::tokens::{IDENTITY_TOKEN, Manner, TokenServer};
+use corten_tests::{Kubelet, Result, Setup, eventually, on_own_node};
+use k8s_cri::v1 as wire;
+use serde_json::json;
+
+/// A node that finds certificates, hosts and credentials in a directory.
+fn node_with(dir: &Path) -> Setup {
+    let dir = dir.display();
+    let config = format!(
+        "[image]\ncerts_dir = \"{dir}/certs.d\"\nhosts_dir = \"{dir}/hosts.d\"\nauth_file = \"{dir}/auth.json\"\n"
+    );
+    Setup { config }
+}
+
+fn scratch() -> Result<tempfile::TempDir> {
+    tempfile::Builder::new().prefix("corten-registries-").tempdir().context("make a directory")
+}
+
+/// What containers-certs.d(5) and containers-auth.json(5) say of a registry.
+fn write_secrets(dir: &Path, registry: &Distribution, password: &str) -> Result {
+    let certs = dir.join("certs.d").join(registry.host());
+    fs::create_dir_all(&certs)?;
+    fs::copy(pem("ca.crt"), certs.join("ca.crt"))?;
+    let auth = BASE64_STANDARD.encode(format!("{USER}:{password}"));
+    let auths = format!("{{\"auths\": {{\"{}\": {{\"auth\": \"{auth}\"}}}}}}", registry.host());
+    fs::write(dir.join("auth.json"), auths)?;
+    Ok(())
+}
+
+async fn pull_as(kubelet: &Kubelet, image: &str, auth: wire::AuthConfig) -> Result<String, tonic::Status> {
+    let request = wire::PullImageRequest { image: Some(spec(image)), auth: Some(auth), sandbox_config: None };
+    Ok(kubelet.cri().images.pull_image(request).await?.into_inner().image_ref)
+}
+
+fn password(password: &str) -> wire::AuthConfig {
+    wire::AuthConfig { username: USER.to_owned(), password: password.to_owned(), ..Default::default() }
+}
+
+#[test]
+fn a_private_authority_and_a_password_take_three_lines() {
+    let dir = scratch().unwrap();
+    on_own_node(&node_with(dir.path()), async |kubelet| {
+        let settings = Settings { password: true, certificate: Some("server.crt"), ..Default::default() };
+        let registry = Distribution::start(&settings)?;
+        write_secrets(dir.path(), &registry, PASSWORD)?;
+        kubelet.pull(&registry.image()).await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_wrong_password_an_unknown_host_and_an_expired_certificate_say_what_to_look_at() {
+    let dir = scratch().unwrap();
+    on_own_node(&node_with(dir.path()), async |kubelet| {
+        let check = async |image: &str, parts: &[&str]| {
+            let status = kubelet.pull(image).await.unwrap_err();
+            for part in parts {
+                assert!(status.message().contains(part), "{part:?} is missing: {status}");
+            }
+        };
+        let settings = Settings { password: true, certificate: Some("server.crt"), ..Default::default() };
+        let registry = Distribution::start(&settings)?;
+        write_secrets(dir.path(), &registry, "wrong")?;
+        check(&registry.image(), &[&registry.host(), "does not accept", "auth.json"]).await;
+        fs::remove_file(dir.path().join("auth.json"))?;
+        check(&registry.image(), &[&registry.host(), "no credentials", "image.auth_file"]).await;
+
+        check("registry.invalid/app:1", &["registry.invalid", "dns error", "registries.conf"]).await;
+
+        let settings = Settings { certificate: Some("expired.crt"), ..Default::default() };
+        let expired = Distribution::start(&settings)?;
+        write_secrets(dir.path(), &expired, PASSWORD)?;
+        check(&expired.image(), &[&expired.host(), "expired", "renew", "registries.conf"]).await;
+
+        let settings = Settings { certificate: Some("server.crt"), ..Default::default() };
+        let unknown = Distribution::start(&settings)?;
+        check(&unknown.image(), &[&unknown.host(), "certs.d", "ca.crt"]).await;
+        Ok(())
+    });
+}
+
+#[test]
+fn credentials_of_the_request_come_in_every_form() {
+    let dir = scratch().unwrap();
+    on_own_node(&node_with(dir.path()), async |kubelet| {
+        let registry = Distribution::start(&Settings { password: true, ..Default::default() })?;
+        let image = registry.image();
+        pull_as(kubelet, &image, password(PASSWORD)).await?;
+        let auth = BASE64_STANDARD.encode(format!("{USER}:{PASSWORD}"));
+        pull_as(kubelet, &image, wire::AuthConfig { auth, ..Default::default() }).await?;
+        let addressed = |server_address: String| wire::AuthConfig { server_address, ..password(PASSWORD) };
+        pull_as(kubelet, &image, addressed(format!("http://{}/v1/", registry.host()))).await?;
+        let status = pull_as(kubelet, &image, addressed("elsewhere.io".to_owned())).await.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::Unauthenticated, "{status}");
+        assert!(status.message().contains("are for elsewhere.io"), "{status}");
+        let status = pull_as(kubelet, &image, password("wrong-canary")).await.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::Unauthenticated, "{status}");
+        let said = format!("{status} {}", kubelet.node().log_since(0));
+        assert!(!said.contains("canary") && !said.contains(PASSWORD), "a secret is told");
+        Ok(())
+    });
+}
+
+#[test]
+fn tokens_are_got_from_servers_like_docker_hubs_and_harbors() {
+    let dir = scratch().unwrap();
+    on_own_node(&node_with(dir.path()), async |kubelet| {
+        let hub = TokenServer::start(Manner::DockerHub)?;
+        let settings =
+            |server: &TokenServer| Settings { token_server: Some(server.realm()), ..Default::default() };
+        let registry = Distribution::start(&settings(&hub))?;
+        kubelet.pull(&registry.image()).await?;
+        let first = hub.requests();
+        assert!(first[0].contains("scope=repository%3Ae2e-test-images%2Fbusybox%3Apull"), "{first:?}");
+        kubelet.pull(&registry.image()).await?;
+        assert_eq!(hub.requests().len(), first.len(), "the token is kept");
+
+        let harbor = TokenServer::start(Manner::Harbor)?;
+        let registry = Distribution::start(&settings(&harbor))?;
+        let status = kubelet.pull(&registry.image()).await.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::Unauthenticated, "{status}");
+        pull_as(kubelet, &registry.image(), password(PASSWORD)).await?;
+        let identity_token = IDENTITY_TOKEN.to_owned();
+        pull_as(kubelet, &registry.image(), wire::AuthConfig { identity_token, ..Default::default() })
+            .await?;
+        assert!(harbor.requests().iter().any(|line| line.starts_with("POST /service/token ")));
+        Ok(())
+    });
+}
+
+#[test]
+fn client_certificates_are_shown() {
+    let dir = scratch().unwrap();
+    on_own_node(&node_with(dir.path()), async |kubelet| {
+        let settings =
+            Settings { certificate: Some("server.crt"), client_certificates: true, ..Default::default() };
+        let registry = Distribution::start(&settings)?;
+        write_secrets(dir.path(), &registry, PASSWORD)?;
+        let certs = dir.path().join("certs.d").join(registry.host());
+        let status = kubelet.pull(&registry.image()).await.unwrap_err();
+        assert!(status.message().contains("client.cert"), "{status}");
+        fs::copy(pem("server.crt"), certs.join("client.cert"))?;
+        fs::copy(pem("server.key"), certs.join("client.key"))?;
+        kubelet.pull(&registry.image()).await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_cache_that_hosts_toml_names_is_pulled_through() {
+    let dir = scratch().unwrap();
+    on_own_node(&node_with(dir.path()), async |kubelet| {
+        let upstream = Distribution::start(&Settings::default())?;
+        let settings = Settings {
+            cache_of: Some(upstream.host()),
+            certificate: Some("server.crt"),
+            ..Default::default()
+        };
+        let cache = Distribution::start(&settings)?;
+        let hosts = dir.path().join("hosts.d/cached.example");
+        fs::create_dir_all(&hosts)?;
+        fs::copy(pem("ca.crt"), hosts.join("ca.crt"))?;
+        let text = format!("[host.\"https://{}\"]\nca = \"ca.crt\"\n", cache.host());
+        fs::write(hosts.join("hosts.toml"), text)?;
+        let image = "cached.example/e2e-test-images/busybox:1.29-2";
+        let id = kubelet.pull(image).await?;
+        let status = kubelet.image_status(image).await?.context("the image by the name it was pulled by")?;
+        assert_eq!(status.id, id);
+        assert_eq!(status.repo_tags, [image]);
+        Ok(())
+    });
+}
+
+#[test]
+fn layers_are_unpacked_in_the_configured_cgroup() {
+    let path = format!("/corten-test-pulls-{}", std::process::id());
+    let setup = Setup { config: format!("[image]\npull_cgroup = \"{path}\"\n") };
+    on_own_node(&setup, async |kubelet| {
+        let origin = Origin::start()?;
+        let image = Image::new(&json!({}), vec![Layer::new().file("file", &vec![1; 1 << 20])])?;
+        let reference = origin.offer("counted", &image);
+        origin.spoil_blob("counted", &image.blobs[0].0, Fault::Stalled);
+        let inside = eventually("a process in the cgroup", async || {
+            let processes = fs::read_dir("/proc")?.flatten().filter_map(|entry| {
+                let text = fs::read_to_string(entry.path().join("cgroup")).ok()?;
+                text.contains(&path).then_some(text)
+            });
+            Ok(processes.into_iter().next())
+        });
+        let pull = kubelet.pull(&reference);
+        let text = tokio::select! {
+            pulled = pull => anyhow::bail!("the pull ended early: {pulled:?}"),
+            text = inside => text?,
+        };
+        // Not among those of other people's, such as systemd's own.
+        let ours =
+            text.lines().filter(|line| ["0::", ":memory:", ":cpu:"].iter().any(|name| line.contains(name)));
+        assert!(ours.clone().count() > 0 && ours.into_iter().all(|line| line.ends_with(&path)), "{text}");
+        origin.release();
+        kubelet.pull(&reference).await?;
+        Ok(())
+    });
+    assert_eq!(corten_tests::cgroup::remove(&path).unwrap(), [""; 0], "nothing is in it");
+}
+
+#[test]
+fn explain_says_whom_a_pull_asks_and_why() {
+    let dir = scratch().unwrap();
+    on_own_node(&node_with(dir.path()), async |kubelet| {
+        fs::create_dir_all(dir.path().join("hosts.d/cached.example"))?;
+        let text = "[host.\"https://mirror.example\"]\ncapabilities = [\"pull\"]\n";
+        fs::write(dir.path().join("hosts.d/cached.example/hosts.toml"), text)?;
+        let auths = r#"{"auths": {"mirror.example": {"auth": "Y2FuYXJ5OmNhbmFyeQ=="}}}"#;
+        fs::write(dir.path().join("auth.json"), auths)?;
+        let config = kubelet.node().config_file().display().to_string();
+        let output =
+            kubelet.node().cli(&["explain", "--config", &config, "cached.example/app:1"])?.output()?;
+        let text = String::from_utf8(output.stdout)?;
+        for part in [
+            "1. https://mirror.example/v2/app",
+            "hosts.toml",
+            "(\"mirror.example\")",
+            "2. https://cached.example",
+        ] {
+            assert!(text.contains(part), "{part:?} is missing:\n{text}");
+        }
+        assert!(!text.contains("canary"), "{text}");
+        Ok(())
+    });
+}
