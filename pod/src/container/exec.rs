@@ -119,10 +119,11 @@ fn process(template: &Template, command: Vec<String>, tty: bool) -> Result<Proce
     Ok(process)
 }
 
-/// What a command has that nobody asked for.
+/// What a command has for a stream that nobody follows: what it writes there goes well.
 pub(super) fn null_device() -> Result<OwnedFd> {
     let path = std::path::Path::new("/dev/null");
-    Ok(std::fs::File::open(path).map_err(Error::file("open", path))?.into())
+    let device = std::fs::File::options().read(true).write(true).open(path);
+    Ok(device.map_err(Error::file("open", path))?.into())
 }
 
 /// Our ends of what a followed command reads and writes.
@@ -190,5 +191,39 @@ fn over(end: &watch::Receiver<bool>) -> impl Future<Output = ()> + use<> {
     async move {
         // Without a sender it is over too.
         drop(end.wait_for(|ended| *ended).await);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use oci_spec::runtime::Spec;
+
+    use super::*;
+
+    #[test]
+    fn a_terminal_has_a_kind_unless_the_container_names_one() {
+        for (env, tty, expected) in [
+            (vec!["PATH=/bin"], true, vec!["PATH=/bin", "TERM=xterm"]),
+            (vec!["TERM=vt100"], true, vec!["TERM=vt100"]),
+            (vec!["PATH=/bin"], false, vec!["PATH=/bin"]),
+        ] {
+            let mut spec = Spec::default();
+            let env = env.into_iter().map(str::to_owned).collect::<Vec<_>>();
+            spec.process_mut().get_or_insert_default().set_env(Some(env));
+            let process = process(&Template::new(spec, None), vec!["sh".to_owned()], tty).unwrap();
+            assert_eq!(process.env().clone().unwrap(), expected);
+            assert_eq!(
+                (process.terminal(), process.args().clone()),
+                (Some(tty), Some(vec!["sh".to_owned()]))
+            );
+        }
+        assert!(process(&Template::new(Spec::default(), None), Vec::new(), false).is_err());
+    }
+
+    #[test]
+    fn a_stream_that_nobody_follows_can_be_written_to() {
+        let (none, theirs) = split(false, output::pipe).unwrap();
+        assert!(none.is_none());
+        assert_eq!(rustix::io::write(theirs, b"word").unwrap(), 4);
     }
 }

@@ -4,3 +4,4 @@ mod daemon;
 mod monitor;
 mod reboot;
 mod residue;
+mod sessions;
