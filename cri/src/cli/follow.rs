@@ -41,7 +41,7 @@ struct Cause {
 
 /// Shows a command until it ends, or until the person leaves.
 pub(crate) async fn follow(remote: Remote, wanted: Wanted) -> anyhow::Result<ExitCode> {
-    let Remote { stdin, stdout, stderr, resize, error } = remote;
+    let Remote { stdin, stdout, stderr, resize, error, connection: _connection } = remote;
     let own_terminal = wanted.tty && wanted.stdin && terminal::is_there();
     let raw = own_terminal.then(Raw::enter).transpose().context("take the terminal")?;
     let outputs = async {

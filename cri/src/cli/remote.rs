@@ -44,12 +44,14 @@ pub(crate) struct Remote {
     pub(crate) stderr: Option<Inbound>,
     pub(crate) resize: Option<Outbound>,
     pub(crate) error: Inbound,
+    /// What the streams are on: without it there would be no more, and the server would be told so.
+    pub(crate) connection: Option<Streams>,
 }
 
 /// Connects to what Exec or Attach answered.
 pub(crate) async fn command(url: &str, transport: Transport, wanted: Wanted) -> anyhow::Result<Remote> {
     match transport {
-        Transport::Spdy => command_streams(&spdy_streams(url, &VERSIONS).await?, wanted).await,
+        Transport::Spdy => command_streams(spdy_streams(url, &VERSIONS).await?, wanted).await,
         Transport::Websocket => {
             let (io, line) = upgrade(url, Offer::WebSocket(WEBSOCKET)).await?;
             let channels = over_websocket(io, line).await;
@@ -61,6 +63,7 @@ pub(crate) async fn command(url: &str, transport: Transport, wanted: Wanted) -> 
                 stderr: (!wanted.tty).then_some(stderr),
                 resize: wanted.tty.then_some(resize),
                 error,
+                connection: None,
             })
         }
     }
@@ -82,7 +85,7 @@ async fn spdy_streams(url: &str, versions: &[&'static str]) -> anyhow::Result<St
     Ok(over_spdy(io, line))
 }
 
-async fn command_streams(streams: &Streams, wanted: Wanted) -> anyhow::Result<Remote> {
+async fn command_streams(streams: Streams, wanted: Wanted) -> anyhow::Result<Remote> {
     let open = async |kind: &str| {
         let opened = streams.open(Headers::default().with("streamType", kind)).await;
         opened.map_err(|_| anyhow!("the server refused the stream {kind}"))
@@ -92,7 +95,7 @@ async fn command_streams(streams: &Streams, wanted: Wanted) -> anyhow::Result<Re
     let (stdout, _) = open("stdout").await?;
     let stderr = if wanted.tty { None } else { Some(open("stderr").await?.0) };
     let resize = if wanted.tty { Some(open("resize").await?.1) } else { None };
-    Ok(Remote { stdin, stdout, stderr, resize, error })
+    Ok(Remote { stdin, stdout, stderr, resize, error, connection: Some(streams) })
 }
 
 /// What a client asks for.

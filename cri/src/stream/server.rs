@@ -189,7 +189,6 @@ async fn connection(shared: &Shared, socket: TcpStream) -> io::Result<()> {
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_buf_size(HEAD_BYTES)
-        .keep_alive(false)
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades()
         .await
@@ -240,6 +239,7 @@ fn find(tokens: &Tokens, path: &str) -> Option<Request> {
 fn refuse(status: StatusCode, text: String) -> Box<Response<String>> {
     let mut response = Response::new(text + "\n");
     *response.status_mut() = status;
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     Box::new(response)
 }
 

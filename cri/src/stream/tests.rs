@@ -131,6 +131,7 @@ async fn who_cannot_be_served_is_told_why() {
     let (head, _) = ask("GET", &urls.make(exec("0")).unwrap(), WEBSOCKET).await;
     assert!(head.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="), "{head}");
     assert!(!head.contains("sec-websocket-protocol"), "{head}");
+    assert!(head.contains("connection: upgrade") && head.contains("upgrade: websocket"), "{head}");
 }
 
 /// A message of up to 125 bytes, masked with zeros.
