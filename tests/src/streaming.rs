@@ -83,26 +83,24 @@ impl Link {
 
     /// The next message; none when the server has said goodbye in order.
     pub async fn message(&mut self) -> Result<Option<Vec<u8>>> {
-        loop {
-            let mut head = [0; 2];
-            self.socket.read_exact(&mut head).await.context("read a message")?;
-            let [first, length] = head;
-            ensure!(first & 0x80 != 0, "a message in parts");
-            let length = match length {
-                126 => usize::from(self.socket.read_u16().await?),
-                127 => usize::try_from(self.socket.read_u64().await?)?,
-                short => usize::from(short),
-            };
-            let mut payload = vec![0; length];
-            self.socket.read_exact(&mut payload).await?;
-            match first & 0x0f {
-                BINARY | TEXT => return Ok(Some(payload)),
-                CLOSE => {
-                    ensure!(payload.starts_with(&1000_u16.to_be_bytes()), "closed with {payload:?}");
-                    return Ok(None);
-                }
-                other => bail!("a message of kind {other}"),
+        let mut head = [0; 2];
+        self.socket.read_exact(&mut head).await.context("read a message")?;
+        let [first, length] = head;
+        ensure!(first & 0x80 != 0, "a message in parts");
+        let length = match length {
+            126 => usize::from(self.socket.read_u16().await?),
+            127 => usize::try_from(self.socket.read_u64().await?)?,
+            short => usize::from(short),
+        };
+        let mut payload = vec![0; length];
+        self.socket.read_exact(&mut payload).await?;
+        match first & 0x0f {
+            BINARY | TEXT => return Ok(Some(payload)),
+            CLOSE => {
+                ensure!(payload.starts_with(&1000_u16.to_be_bytes()), "closed with {payload:?}");
+                return Ok(None);
             }
+            other => bail!("a message of kind {other}"),
         }
     }
 
