@@ -127,7 +127,8 @@ fn unpack_layer(cgroup: Option<&str>) -> ExitCode {
 }
 
 fn enter_cgroup(path: &str) -> Result<(), runtime::cgroup::Error> {
-    runtime::cgroup::Cgroups::detect()?.open(&path.parse()?).enter()
+    use runtime::cgroup::{Cgroups, Driver, DriverChoice};
+    Cgroups::detect(DriverChoice::Driver(Driver::Cgroupfs))?.open(&path.parse()?).enter()
 }
 
 impl ConfigCommand {
