@@ -21,11 +21,10 @@ use self::init::{Init, Monitor};
 use self::invocation::{Output, invoke};
 use super::failure::{Context, Failure};
 use super::link::{self, FailureKind, FromStage, ToStage};
-use super::overlay::{self, Stack, Top};
+use super::overlay::{self, Stack};
 use super::root::{Root, make_host_directory};
 use super::{Stage, entrance, settings, volume};
 use crate::external::steps::{Create, Exec, Target};
-use crate::plan::steps;
 use crate::sys::clone;
 
 mod console;
@@ -82,9 +81,7 @@ pub(super) fn exec(stage: &Stage) -> Result<Infallible, Failure> {
 
 /// The root file system and the sources of what is mounted in it.
 fn furnish(plan: &Create) -> Result<(), Failure> {
-    let steps::Root { layers, lowers, upper, work, .. } = &plan.root;
-    let stack = Stack { layers, lowers, top: Top::Writable { upper, work } };
-    overlay::mount_on(&stack, &plan.rootfs)?;
+    overlay::mount_on(&Stack::of(&plan.root), &plan.rootfs)?;
     let root = Root::at(&plan.rootfs).during(|| format!("open {}", plan.rootfs.to_string_lossy()))?;
     for source in &plan.sources {
         if rustix::fs::access(source, rustix::fs::Access::EXISTS) == Err(Errno::NOENT) {

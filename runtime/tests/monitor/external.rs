@@ -13,7 +13,7 @@ use crate::fixture::{Container, Pod, assert_is_in, children, node, until_gone};
 /// Debian's package.
 const RUNC: &str = "/usr/sbin/runc";
 
-fn container(script: &str) -> Container {
+pub(crate) fn container(script: &str) -> Container {
     assert!(Path::new(RUNC).exists(), "Debian's package runc is installed");
     let mut container = Container { handler: Some(Handler::new(RUNC)), ..Container::new(script) };
     // The fixture's path is for people: ours joins pause's, and runc takes it at its word.

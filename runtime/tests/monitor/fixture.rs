@@ -229,10 +229,6 @@ impl Pod<'_> {
         }
     }
 
-    pub(crate) fn exec_plan(&self, args: &[&str], tty: bool) -> Vec<u8> {
-        self.plan_of("", args, tty)
-    }
-
     /// The plan of a command for whoever made the container.
     pub(crate) fn plan_of(&self, container: &str, args: &[&str], tty: bool) -> Vec<u8> {
         let spec = spec("");

@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
+use crate::external;
 use crate::fixture::{Container, Node, PATIENCE, Pod, node, until};
 
 /// A process with a terminal.
@@ -22,7 +23,7 @@ async fn exec(pod: &Pod<'_>, container: &str, args: &[&str]) -> Process {
     let (handover, theirs) = Handover::new().unwrap();
     let null = || File::create("/dev/null").unwrap().into();
     let mut order = pod.exec_order(container, args, null(), None);
-    order.plan = pod.exec_plan(args, true);
+    order.plan = pod.plan_of(container, args, true);
     order.stdio = ExecStdio::Terminal(theirs);
     let monitor = pod.monitor.clone();
     let exit = tokio::spawn(async move { monitor.exec(order).await });
@@ -172,5 +173,26 @@ async fn a_container_s_terminal_is_shared_with_who_attaches() {
     let mut text = String::new();
     std::io::Read::read_to_string(&mut stdout, &mut text).unwrap();
     assert_eq!(text, "word\r\n30 90\r\nword\r\nend\r\n");
+    pod.end().await;
+}
+
+#[tokio::test]
+async fn a_terminal_that_runc_made_is_handed_over() {
+    let node = node();
+    let mut pod = node.pod().await;
+    let id = pod.run(external::container("exec sleep 1000")).await;
+    let script = "tty; read word; stty size; echo got $word; exit 7";
+    let mut process = exec(&pod, &id, &["sh", "-c", script]).await;
+    process.expect("/dev/pts/0\r\n").await;
+    process.terminal.as_ref().unwrap().resize(100, 40).unwrap();
+    process.write("hello\n").await;
+    let (text, code) = process.end().await;
+    assert!(text.ends_with("40 100\r\ngot hello\r\n") && code == 7, "{text:?} {code}");
+    // One that comes to nothing brings no terminal, and says why.
+    let process = exec(&pod, &id, &["/no/such/command"]).await;
+    assert!(process.terminal.is_none());
+    assert!(
+        matches!(process.exit.await.unwrap(), Err(Error::Exec { source, .. }) if source.kind == FailureKind::NotFound)
+    );
     pod.end().await;
 }
