@@ -3,10 +3,13 @@
 //! One file a subject: what a command asks of the server and how the answer looks. Tables are for
 //! people, `-o json` and `-o yaml` for programs.
 
+mod archive;
 mod attach;
+mod check;
 mod client;
 mod configs;
 mod containers;
+pub(crate) mod ctr;
 mod events;
 mod exec;
 mod explain;
@@ -63,6 +66,12 @@ pub(crate) enum Command {
     Rmi(images::Remove),
     /// Show what is known of images
     Inspecti(images::Inspect),
+    /// Take images in from an archive
+    Import(archive::Import),
+    /// Write images into an archive
+    Export(archive::Export),
+    /// Compare the layers of all images with what they were pulled as
+    CheckImages(check::CheckImages),
     /// Run a pod from its configuration
     Runp(pods::Run),
     /// List pods
@@ -148,10 +157,13 @@ impl Command {
         let client = &mut client;
         match self {
             Self::Run(command) => return command.execute(client).await,
+            Self::CheckImages(command) => return command.execute(client).await,
             Self::Exec(command) => return command.execute(client).await,
             Self::Attach(command) => return command.execute(client).await,
             Self::PortForward(command) => command.execute(client).await,
             Self::Pull(command) => command.execute(client).await,
+            Self::Import(command) => command.execute(client).await,
+            Self::Export(command) => command.execute(client).await,
             Self::Images(command) => command.execute(client).await,
             Self::Rmi(command) => command.execute(client).await,
             Self::Inspecti(command) => command.execute(client).await,

@@ -76,6 +76,11 @@ enum ConfigCommand {
 }
 
 fn main() -> ExitCode {
+    let name = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    if name.file_name().is_some_and(|name| name == "ctr") {
+        let ctr = cli::ctr::Ctr::parse();
+        return told(wait(ctr.execute()).map(|()| ExitCode::SUCCESS));
+    }
     let arguments = Arguments::parse();
     let done = match arguments.command {
         Command::Serve(command) => command.run().map(|()| ExitCode::SUCCESS),
@@ -84,8 +89,13 @@ fn main() -> ExitCode {
         Command::Generate(command) => command.run(Arguments::command()).map(|()| ExitCode::SUCCESS),
         Command::Explain(command) => command.run().map(|()| ExitCode::SUCCESS),
         Command::UnpackLayer { cgroup } => Ok(unpack_layer(cgroup.as_deref())),
-        Command::Client(command) => ask(command, &arguments.endpoint),
+        Command::Client(command) => wait(command.execute(&arguments.endpoint)),
     };
+    told(done)
+}
+
+/// Says what went wrong.
+fn told(done: anyhow::Result<ExitCode>) -> ExitCode {
     done.unwrap_or_else(|error| {
         eprintln!("corten: {error:#}");
         ExitCode::FAILURE
@@ -93,10 +103,10 @@ fn main() -> ExitCode {
 }
 
 /// Runs a client command; one thread is enough for it.
-fn ask(command: cli::Command, endpoint: &cli::Endpoint) -> anyhow::Result<ExitCode> {
+fn wait<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the event loop")?;
-    let code = runtime.block_on(command.execute(endpoint));
+    let code = runtime.block_on(command);
     // A thread that waits for a key must not keep the program.
     runtime.shutdown_background();
     code

@@ -1,5 +1,6 @@
 //! The services of the socket: each call is converted, given to the domain, and its answer converted.
 
+mod archives;
 mod events;
 mod image;
 mod numbers;
@@ -16,6 +17,7 @@ use tonic::service::{Routes, RoutesBuilder};
 use crate::reload::Current;
 use crate::server::MESSAGE_BYTES;
 use crate::stream::Urls;
+use crate::wire::corten::archives_server::ArchivesServer;
 use crate::wire::corten::pulls_server::PullsServer;
 use crate::wire::cri::image_service_server::ImageServiceServer;
 use crate::wire::cri::runtime_service_server::RuntimeServiceServer;
@@ -34,6 +36,11 @@ pub(crate) fn routes(pods: &Pods, current: &Current, urls: Urls) -> Routes {
         )
         .add_service(
             ImageServiceServer::new(images)
+                .max_decoding_message_size(MESSAGE_BYTES)
+                .max_encoding_message_size(MESSAGE_BYTES),
+        )
+        .add_service(
+            ArchivesServer::new(archives::Archives::new(pods.images().clone()))
                 .max_decoding_message_size(MESSAGE_BYTES)
                 .max_encoding_message_size(MESSAGE_BYTES),
         )

@@ -11,6 +11,7 @@ mod failure;
 mod header;
 mod layer;
 mod limits;
+mod list;
 mod name;
 mod pax;
 mod remove;
@@ -37,6 +38,7 @@ use self::stream::Stream;
 use crate::Digest;
 
 pub(crate) use self::compare::compare;
+pub use self::list::{Member, list};
 pub(crate) use self::name::Name;
 pub(crate) use self::remove::tree as remove_tree;
 pub(crate) use self::report::{MAX_REPORT_BYTES, Order, Report, Unpacked};

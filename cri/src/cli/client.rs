@@ -9,6 +9,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status};
 use tower::service_fn;
 
+use crate::wire::corten::archives_client::ArchivesClient;
 use crate::wire::corten::pulls_client::PullsClient;
 use crate::wire::cri::image_service_client::ImageServiceClient;
 use crate::wire::cri::runtime_service_client::RuntimeServiceClient;
@@ -22,6 +23,7 @@ pub(crate) struct Client {
     pub(crate) runtime: RuntimeServiceClient<Channel>,
     pub(crate) images: ImageServiceClient<Channel>,
     pub(crate) pulls: PullsClient<Channel>,
+    pub(crate) archives: ArchivesClient<Channel>,
 }
 
 impl Client {
@@ -44,7 +46,8 @@ impl Client {
         Ok(Self {
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
             images: ImageServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
-            pulls: PullsClient::new(channel),
+            pulls: PullsClient::new(channel.clone()),
+            archives: ArchivesClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES),
         })
     }
 }

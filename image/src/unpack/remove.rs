@@ -1,7 +1,8 @@
 //! Removes a directory tree with one open directory and one buffer, however deep or wide the tree is.
 //!
-//! No name is kept for the way back: a directory that became empty is found again, and removed, when its parent
-//! is read anew. Nothing else may move directories meanwhile, so `..` is the one that was left.
+//! Of the way back one number a level is kept, where its directory was left: there a child that became empty is found
+//! again, and removed. Reading from the start each time would pass all that was removed, again and again. Nothing
+//! else may move directories meanwhile, so `..` is the one that was left.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -34,26 +35,33 @@ pub(crate) fn tree(parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
 /// Empties the directory at `name`.
 fn empty(parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
     let mut directory = openat(parent, name, DIRECTORY, Mode::empty())?;
-    let mut depth = 0_u64;
+    let mut left: Vec<u64> = Vec::new();
+    let mut position = 0;
     let mut buffer = Vec::with_capacity(32 << 10);
     loop {
-        match first_full(&directory, buffer.spare_capacity_mut())? {
-            Some(child) => {
-                directory = child;
-                depth += 1;
-            }
-            None if depth == 0 => return Ok(()),
-            None => {
-                directory = openat(&directory, c"..", DIRECTORY, Mode::empty())?;
-                depth -= 1;
-            }
+        if let Some(child) = first_full(&directory, &mut position, buffer.spare_capacity_mut())? {
+            directory = child;
+            left.push(std::mem::take(&mut position));
+        } else if position > 0 {
+            // Where positions move when entries go, some may have been passed over.
+            position = 0;
+        } else if let Some(parent) = left.pop() {
+            directory = openat(&directory, c"..", DIRECTORY, Mode::empty())?;
+            position = parent;
+        } else {
+            return Ok(());
         }
     }
 }
 
-/// Removes the entries of a directory until one is a directory that is not empty, and opens that.
-fn first_full(directory: &OwnedFd, buffer: &mut [MaybeUninit<u8>]) -> Result<Option<OwnedFd>> {
-    rustix::fs::seek(directory, rustix::fs::SeekFrom::Start(0))?;
+/// Removes the entries of a directory from `position` on, until one is a directory that is not empty: opens that, and
+/// leaves `position` before it.
+fn first_full(
+    directory: &OwnedFd,
+    position: &mut u64,
+    buffer: &mut [MaybeUninit<u8>],
+) -> Result<Option<OwnedFd>> {
+    rustix::fs::seek(directory, rustix::fs::SeekFrom::Start(*position))?;
     let mut entries = RawDir::new(directory, buffer);
     while let Some(entry) = entries.next() {
         let entry = entry?;
@@ -62,7 +70,7 @@ fn first_full(directory: &OwnedFd, buffer: &mut [MaybeUninit<u8>]) -> Result<Opt
             continue;
         }
         match unlink(directory.as_fd(), name) {
-            Ok(()) | Err(Errno::NOENT) => {}
+            Ok(()) | Err(Errno::NOENT) => *position = entry.next_entry_cookie(),
             Err(Errno::NOTEMPTY | Errno::EXIST) => {
                 return openat(directory, name, DIRECTORY, Mode::empty()).map(Some);
             }

@@ -1,6 +1,7 @@
 //! Tests of unpacking. They run as root, like the program itself.
 
 mod differential;
+mod generated;
 mod hostile;
 mod readers;
 mod rules;

@@ -1,6 +1,7 @@
 //! It does what the CRI says. These tests hold for any CRI runtime, see `CRI_SOCKET`, and for any handler, see
 //! `CRI_HANDLER`.
 
+mod archives;
 mod cli;
 mod containers;
 mod events;

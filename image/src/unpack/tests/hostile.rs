@@ -13,12 +13,12 @@ use super::tar::{Item, Tar};
 use super::unpack;
 
 /// A directory that holds the layer, and things beside it that archives are after.
-struct Scene {
+pub(super) struct Scene {
     directory: tempfile::TempDir,
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let outside = directory.path().join("outside");
         fs::create_dir(&outside).unwrap();
@@ -30,12 +30,16 @@ impl Scene {
         Self { directory }
     }
 
-    fn layer(&self) -> PathBuf {
+    pub(super) fn outside_path(&self) -> PathBuf {
+        self.directory.path().join("outside")
+    }
+
+    pub(super) fn layer(&self) -> PathBuf {
         self.directory.path().join("layer")
     }
 
     /// Everything that can be seen of what is outside; the time of change shows what was only touched.
-    fn outside(&self) -> BTreeMap<PathBuf, String> {
+    pub(super) fn outside(&self) -> BTreeMap<PathBuf, String> {
         let mut found = BTreeMap::new();
         let mut pending = vec![self.directory.path().to_owned()];
         while let Some(path) = pending.pop() {
@@ -53,7 +57,7 @@ impl Scene {
 }
 
 /// Stands in names for the path of what is outside.
-const OUTSIDE: &str = "OUTSIDE";
+pub(super) const OUTSIDE: &str = "OUTSIDE";
 
 /// Names that meet each other often, and lead out if anything follows them.
 fn name() -> impl Strategy<Value = String> {
@@ -91,7 +95,7 @@ fn item() -> impl Strategy<Value = Item> {
 }
 
 /// Puts the path of what is outside in its place.
-fn aimed(mut item: Item, outside: &str) -> Item {
+pub(super) fn aimed(mut item: Item, outside: &str) -> Item {
     for name in [&mut item.name, &mut item.link] {
         *name = String::from_utf8_lossy(name).replace(OUTSIDE, outside).into();
     }

@@ -1,0 +1,201 @@
+//! `export`: images into a directory or an archive. Layers go uncompressed, since what they were compressed to is
+//! not kept; ids stay the same, because they are the digests of configurations.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Context, bail, ensure};
+use clap::{Args, ValueEnum};
+use image::Digest;
+use serde_json::{Map, Value, json};
+
+use super::target::Target;
+use super::{CONFIG, FULL_NAME, INDEX, LAYER, MANIFEST, REF_NAME};
+use crate::cli::client::{Client, answer};
+use crate::wire::corten::export_part::Part;
+use crate::wire::corten::{ExportBegin, ExportRequest};
+
+/// `export`
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// Where to write: a file, - for standard output, or a directory for `oci-dir`
+    #[arg(short, long, value_name = "PATH")]
+    output: PathBuf,
+    /// How to write
+    #[arg(long, value_enum, default_value_t = Form::OciArchive)]
+    format: Form,
+    /// The images' names; one that was given by a tag keeps that, others keep all theirs
+    #[arg(required = true)]
+    images: Vec<String>,
+}
+
+/// The forms of an archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// OCI's layout in a tar archive, which `docker load` takes too
+    OciArchive,
+    /// OCI's layout in a directory
+    OciDir,
+    /// As `docker save` wrote it before it wrote OCI's layout
+    DockerArchive,
+}
+
+/// What was written so far.
+struct Writer {
+    target: Target,
+    form: Form,
+    /// Where each layer is, by its digest.
+    layers: BTreeMap<String, String>,
+    descriptors: Vec<Value>,
+    saved: Vec<Value>,
+    repositories: Map<String, Value>,
+}
+
+impl Export {
+    pub(crate) async fn execute(self, client: &mut Client) -> anyhow::Result<()> {
+        let target = match self.format {
+            Form::OciDir => Target::directory(&self.output)?,
+            Form::OciArchive | Form::DockerArchive => Target::archive(&self.output)?,
+        };
+        let mut writer = Writer {
+            target,
+            form: self.format,
+            layers: BTreeMap::new(),
+            descriptors: Vec::new(),
+            saved: Vec::new(),
+            repositories: Map::new(),
+        };
+        for image in &self.images {
+            writer.image(client, image).await.with_context(|| format!("export {image}"))?;
+        }
+        writer.finish()
+    }
+}
+
+impl Writer {
+    async fn image(&mut self, client: &mut Client, image: &str) -> anyhow::Result<()> {
+        let known = self.layers.keys().cloned().collect();
+        let request = ExportRequest { image: image.to_owned(), known };
+        let mut parts = answer(client.archives.export(request).await)?;
+        let mut begun = None;
+        loop {
+            let part = match parts.message().await {
+                Ok(Some(part)) => part.part,
+                Ok(None) => break,
+                Err(status) => bail!("{} ({:?})", status.message(), status.code()),
+            };
+            match (part, &begun) {
+                (Some(Part::Begin(begin)), None) => begun = Some(begin),
+                (Some(Part::Layer(index)), Some(begin)) => self.begin_layer(begin, index)?,
+                (Some(Part::Piece(piece)), Some(_)) => self.target.write(&piece)?,
+                _ => bail!("the server speaks out of order"),
+            }
+        }
+        self.describe(image, &begun.context("the server says nothing of the image")?)
+    }
+
+    fn begin_layer(&mut self, begin: &ExportBegin, index: u32) -> anyhow::Result<()> {
+        let layer = begin.layers.get(index as usize).context("there is no such layer")?;
+        let name = match self.form {
+            Form::DockerArchive => format!("{}/layer.tar", hex(&layer.diff_id)?),
+            Form::OciArchive | Form::OciDir => blob(&layer.diff_id)?,
+        };
+        self.target.begin(&name, layer.bytes)?;
+        self.layers.insert(layer.diff_id.clone(), name);
+        Ok(())
+    }
+
+    /// Writes what says of which layers the image is made, and keeps what comes last.
+    fn describe(&mut self, asked: &str, begin: &ExportBegin) -> anyhow::Result<()> {
+        let config = &begin.config;
+        let config_digest = Digest::sha256(config).to_string();
+        let tags = kept(asked, &begin.tags);
+        let config_name = match self.form {
+            Form::DockerArchive => format!("{}.json", hex(&config_digest)?),
+            Form::OciArchive | Form::OciDir => blob(&config_digest)?,
+        };
+        self.target.file(&config_name, config)?;
+        let files: Vec<&String> = begin.layers.iter().filter_map(|l| self.layers.get(&l.diff_id)).collect();
+        ensure!(files.len() == begin.layers.len(), "the server left out a layer");
+        self.saved.push(json!({"Config": config_name, "RepoTags": tags, "Layers": files}));
+        if self.form == Form::DockerArchive {
+            return self.add_repositories(&tags, begin);
+        }
+        let layers: Vec<Value> = begin
+            .layers
+            .iter()
+            .map(|layer| json!({"mediaType": LAYER, "digest": layer.diff_id, "size": layer.bytes}))
+            .collect();
+        let manifest = serde_json::to_vec(&json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": {"mediaType": CONFIG, "digest": config_digest, "size": config.len()},
+            "layers": layers,
+        }))?;
+        let digest = Digest::sha256(&manifest).to_string();
+        self.target.file(&blob(&digest)?, &manifest)?;
+        let descriptor = |annotations: Value| {
+            json!({"mediaType": MANIFEST, "digest": digest, "size": manifest.len(),
+                "platform": platform(config), "annotations": annotations})
+        };
+        if tags.is_empty() {
+            self.descriptors.push(descriptor(json!({})));
+        }
+        for tag in &tags {
+            let short = tag.rsplit(':').next().unwrap_or(tag);
+            self.descriptors.push(descriptor(json!({FULL_NAME: tag, REF_NAME: short})));
+        }
+        Ok(())
+    }
+
+    fn add_repositories(&mut self, tags: &[String], begin: &ExportBegin) -> anyhow::Result<()> {
+        let top = begin.layers.last().map_or(Ok(String::new()), |layer| hex(&layer.diff_id))?;
+        for (repository, tag) in tags.iter().filter_map(|tag| tag.rsplit_once(':')) {
+            let tags = self.repositories.entry(repository).or_insert_with(|| json!({}));
+            tags[tag] = json!(top);
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> anyhow::Result<()> {
+        let saved = serde_json::to_vec(&self.saved)?;
+        if self.form == Form::DockerArchive {
+            self.target.file("repositories", &serde_json::to_vec(&self.repositories)?)?;
+            self.target.file("manifest.json", &saved)?;
+        } else {
+            let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": self.descriptors});
+            self.target.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+            self.target.file("index.json", &serde_json::to_vec(&index)?)?;
+            if self.form == Form::OciArchive {
+                self.target.file("manifest.json", &saved)?;
+            }
+        }
+        self.target.finish()
+    }
+}
+
+/// The names that an image keeps: the one that it was asked for by, if that is one of its tags.
+fn kept(asked: &str, tags: &[String]) -> Vec<String> {
+    let is_asked = |tag: &&String| *tag == asked || tag.ends_with(&format!("/{asked}"));
+    match tags.iter().find(is_asked) {
+        Some(tag) => vec![tag.clone()],
+        None => tags.to_vec(),
+    }
+}
+
+fn platform(config: &[u8]) -> Value {
+    let config: Value = serde_json::from_slice(config).unwrap_or_default();
+    let keys = ["architecture", "os", "variant"].into_iter();
+    let given =
+        keys.filter_map(|key| Some((key.to_owned(), config.get(key).filter(|v| v.is_string())?.clone())));
+    Value::Object(given.collect())
+}
+
+fn blob(digest: &str) -> anyhow::Result<String> {
+    let digest: Digest = digest.parse()?;
+    Ok(format!("blobs/{}/{}", digest.algorithm().name(), digest.hex()))
+}
+
+fn hex(digest: &str) -> anyhow::Result<String> {
+    Ok(digest.parse::<Digest>()?.hex().to_owned())
+}

@@ -1,0 +1,176 @@
+//! `import`: the images of an archive, one after the other, to the server.
+
+use std::io::Read;
+
+use anyhow::{Context, bail, ensure};
+use clap::Args;
+use futures_util::stream;
+use tokio::sync::mpsc;
+
+use super::layout::{self, Found, Platform};
+use super::source::Source;
+use crate::cli::client::{Client, answer};
+use crate::cli::output::print_line;
+use crate::wire::corten::import_answer::Answer;
+use crate::wire::corten::import_part::Part;
+use crate::wire::corten::{ImportAnswer, ImportBegin, ImportPart};
+
+/// How much of a layer is sent at a time.
+const PIECE: usize = 256 << 10;
+
+/// `import`
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    /// Take the image for this platform; this machine's when not given
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", conflicts_with = "all_platforms")]
+    pub(crate) platform: Option<String>,
+    /// Take the images for all platforms; the names go to this machine's
+    #[arg(long)]
+    pub(crate) all_platforms: bool,
+    /// Also name the images by their manifests' digests
+    #[arg(long)]
+    pub(crate) digests: bool,
+    /// Give an image that has no full name this one
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// A tar archive, a directory in OCI's layout, or - for standard input
+    pub(crate) archive: String,
+}
+
+impl Import {
+    pub(crate) async fn execute(self, client: &mut Client) -> anyhow::Result<()> {
+        let source = Source::open(&self.archive)?;
+        let mut found = layout::find(&source)?;
+        for image in &mut found {
+            self.complete_names(image);
+        }
+        for mut image in self.chosen(found)? {
+            // A repository's digest is a name that takes no tag from anybody.
+            let named_here = image.platform.is(&self.wanted()?);
+            if !named_here {
+                let digest = image::Digest::sha256(&image.manifest);
+                image.names = image.names.iter().map(|name| format!("{}@{digest}", untagged(name))).collect();
+            }
+            let digests = self.digests || !named_here;
+            let id = take_in(client, &source, &image, digests).await?;
+            let names =
+                if image.names.is_empty() { String::new() } else { format!("{} ", image.names.join(" ")) };
+            print_line(&format!("{names}{id}"))?;
+        }
+        Ok(())
+    }
+
+    fn wanted(&self) -> anyhow::Result<Platform> {
+        self.platform.as_deref().map_or_else(|| Ok(Platform::here()), Platform::parse)
+    }
+
+    /// A tag alone becomes a name with the one that was given.
+    fn complete_names(&self, image: &mut Found) {
+        let is_full = |name: &str| name.contains(['/', ':', '@']);
+        let names = std::mem::take(&mut image.names);
+        let complete = |name: String| match &self.name {
+            _ if is_full(&name) => Some(name),
+            Some(given) if is_full(given) && given.rsplit('/').next()?.contains(':') => Some(given.clone()),
+            Some(given) => Some(format!("{given}:{name}")),
+            None => None,
+        };
+        image.names = names.into_iter().filter_map(complete).collect();
+        if image.names.is_empty() {
+            image.names.extend(self.name.clone());
+        }
+        image.names.sort();
+        image.names.dedup();
+    }
+
+    fn chosen(&self, found: Vec<Found>) -> anyhow::Result<Vec<Found>> {
+        ensure!(!found.is_empty(), "there is no whole image in the archive");
+        if self.all_platforms {
+            return Ok(found);
+        }
+        let wanted = self.wanted()?;
+        let offered: Vec<String> = found.iter().map(|image| image.platform.to_string()).collect();
+        let chosen: Vec<Found> = found.into_iter().filter(|image| image.platform.is(&wanted)).collect();
+        if chosen.is_empty() {
+            bail!("there is no image for {wanted} in the archive (it has {})", offered.join(", "));
+        }
+        Ok(chosen)
+    }
+}
+
+/// The name without its tag.
+fn untagged(name: &str) -> &str {
+    let name = name.split('@').next().unwrap_or(name);
+    match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        _ => name,
+    }
+}
+
+/// Brings one image to the server, and returns its id.
+async fn take_in(
+    client: &mut Client,
+    source: &Source,
+    image: &Found,
+    with_digests: bool,
+) -> anyhow::Result<String> {
+    let (sender, mut receiver) = mpsc::channel(4);
+    let parts = stream::poll_fn(move |context| receiver.poll_recv(context));
+    let (names, manifest, config) = (image.names.clone(), image.manifest.clone(), image.config.clone());
+    let begin = ImportBegin { names, with_digests, manifest, config };
+    send(&sender, Part::Begin(begin)).await.context("talk to the server")?;
+    let mut answers = answer(client.archives.import(parts).await)?;
+    let wanted = match next(&mut answers).await? {
+        Some(Answer::Wanted(wanted)) => wanted.layers,
+        _ => bail!("the server does not say which layers it wants"),
+    };
+    for index in wanted {
+        let layer = image.layers.get(index as usize).context("the server wants a layer that is not there")?;
+        // If the server stops taking, its answer says why.
+        if bring(&sender, source, index, layer).await?.is_none() {
+            break;
+        }
+    }
+    drop(sender);
+    match next(&mut answers).await? {
+        Some(Answer::Id(id)) => Ok(id),
+        _ => bail!("the server ended without an answer"),
+    }
+}
+
+/// Sends one layer. None: the server takes no more.
+async fn bring(
+    sender: &mpsc::Sender<ImportPart>,
+    source: &Source,
+    index: u32,
+    layer: &str,
+) -> anyhow::Result<Option<()>> {
+    if send(sender, Part::Layer(index)).await.is_err() {
+        return Ok(None);
+    }
+    let mut opened = source.member_content(layer)?;
+    loop {
+        let mut piece = vec![0; PIECE];
+        let length = opened.content.read(&mut piece).with_context(|| format!("read {layer}"))?;
+        if length == 0 {
+            return Ok(Some(()));
+        }
+        piece.truncate(length);
+        if send(sender, Part::Piece(piece)).await.is_err() {
+            return Ok(None);
+        }
+    }
+}
+
+async fn send(
+    sender: &mpsc::Sender<ImportPart>,
+    part: Part,
+) -> Result<(), mpsc::error::SendError<ImportPart>> {
+    sender.send(ImportPart { part: Some(part) }).await
+}
+
+async fn next(answers: &mut tonic::Streaming<ImportAnswer>) -> anyhow::Result<Option<Answer>> {
+    match answers.message().await {
+        Ok(message) => Ok(message.and_then(|message| message.answer)),
+        Err(status) => bail!("{} ({:?})", status.message(), status.code()),
+    }
+}
