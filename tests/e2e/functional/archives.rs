@@ -113,7 +113,8 @@ fn skopeo_and_umoci_read_what_is_exported_and_write_what_is_imported() {
         let imported = corten(kubelet, &["import", "--name", "localhost/busy", &dir])?;
         assert!(imported.contains("localhost/busy:more "), "{imported}");
         let pod = kubelet.pod().run().await?;
-        let container = pod.container().image("localhost/busy:more").command(["sleep", "1000"]).start().await?;
+        let container =
+            pod.container().image("localhost/busy:more").command(["sleep", "1000"]).start().await?;
         assert_eq!(container.exec(["cat", "/added"]).await?.stdout, "x");
         Ok(())
     });
@@ -247,7 +248,15 @@ fn by_the_name_ctr_it_answers_what_kind_calls() {
             command.args(["--address", &socket]).args(args);
             command
         };
-        let import = ["--namespace=k8s.io", "images", "import", "--all-platforms", "--digests", "--snapshotter=overlayfs", "-"];
+        let import = [
+            "--namespace=k8s.io",
+            "images",
+            "import",
+            "--all-platforms",
+            "--digests",
+            "--snapshotter=overlayfs",
+            "-",
+        ];
         output(ctr(&import).stdin(File::open(&archive)?))?;
         assert_eq!(id_of(kubelet, BUSYBOX).await?, id);
         output(&mut ctr(&["-n", "k8s.io", "images", "tag", "--force", BUSYBOX, "kind.local/busy:1"]))?;
@@ -270,7 +279,8 @@ fn a_damaged_layer_is_found_and_that_layer_alone_is_pulled_anew() {
         assert_eq!(corten(kubelet, &["check-images"])?, "2 layers, 0 damaged, 0 repaired");
         let all = kubelet.node().root().join("layers");
         let find = |name: &str| {
-            let found = fs::read_dir(&all)?.flatten().map(|entry| entry.path().join(name)).find(|p| p.exists());
+            let found =
+                fs::read_dir(&all)?.flatten().map(|entry| entry.path().join(name)).find(|p| p.exists());
             found.with_context(|| format!("{name} in a layer"))
         };
         let (whole, victim) = (find("whole")?, find("victim")?);

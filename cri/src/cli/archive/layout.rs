@@ -109,7 +109,8 @@ impl Descriptor {
     /// The name of what an index lists. A tool that gives something another tag may leave the whole name behind.
     fn name(&self) -> Option<&String> {
         let (full, given) = (self.annotations.get(FULL_NAME), self.annotations.get(REF_NAME));
-        let stale = |full: &&String| given.is_some_and(|tag| *full != tag && !full.ends_with(&format!(":{tag}")));
+        let stale =
+            |full: &&String| given.is_some_and(|tag| *full != tag && !full.ends_with(&format!(":{tag}")));
         full.filter(|full| !stale(full)).or(given)
     }
 }

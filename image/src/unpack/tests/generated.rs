@@ -34,13 +34,39 @@ impl Numbers {
 }
 
 const PARTS: [&str; 20] = [
-    "a", "b", "l", "d", "f", "..", ".", "", "outside", "layer", ".wh.a", ".wh.d", ".wh.l", ".wh..wh..opq",
-    ".wh..wh.aufs", ".wh..", ".wh.", "dev", "x y", "\u{1b}[2J",
+    "a",
+    "b",
+    "l",
+    "d",
+    "f",
+    "..",
+    ".",
+    "",
+    "outside",
+    "layer",
+    ".wh.a",
+    ".wh.d",
+    ".wh.l",
+    ".wh..wh..opq",
+    ".wh..wh.aufs",
+    ".wh..",
+    ".wh.",
+    "dev",
+    "x y",
+    "\u{1b}[2J",
 ];
 
 const WHOLE: [&str; 10] = [
-    "OUTSIDE", "OUTSIDE/f", "OUTSIDE/d/f", "../outside/f", "../outside", "/", "./", "/proc/self/root/etc",
-    "/proc/1/root", "../../../../../../../../etc/passwd",
+    "OUTSIDE",
+    "OUTSIDE/f",
+    "OUTSIDE/d/f",
+    "../outside/f",
+    "../outside",
+    "/",
+    "./",
+    "/proc/self/root/etc",
+    "/proc/1/root",
+    "../../../../../../../../etc/passwd",
 ];
 
 fn name(numbers: &mut Numbers) -> String {
@@ -56,8 +82,15 @@ fn name(numbers: &mut Numbers) -> String {
 }
 
 const XATTRS: [&str; 10] = [
-    "trusted.overlay.opaque", "trusted.overlay.redirect", "trusted.overlay.metacopy", "trusted.overlay.whiteout",
-    "user.overlay.opaque", "user.overlay.redirect", "user.note", "security.capability", "security.selinux",
+    "trusted.overlay.opaque",
+    "trusted.overlay.redirect",
+    "trusted.overlay.metacopy",
+    "trusted.overlay.whiteout",
+    "user.overlay.opaque",
+    "user.overlay.redirect",
+    "user.note",
+    "security.capability",
+    "security.selinux",
     "system.posix_acl_access",
 ];
 
