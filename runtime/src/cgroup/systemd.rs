@@ -12,12 +12,12 @@ use tokio::sync::Mutex;
 use zbus::zvariant::Value;
 use zbus::{Connection, fdo};
 
-use manager::ManagerProxy;
+use interface::ManagerProxy;
 
 use super::slice::Slice;
 use super::{CgroupPath, Error, Limits};
 
-mod manager;
+mod interface;
 mod properties;
 
 /// How long systemd may take for one thing; a reload of many units takes seconds.
@@ -151,7 +151,7 @@ impl Systemd {
 }
 
 /// Waits for the end of a job.
-async fn wait(mut ended: manager::JobRemovedStream, job: &str) -> Result<(), Failure> {
+async fn wait(mut ended: interface::JobRemovedStream, job: &str) -> Result<(), Failure> {
     while let Some(signal) = ended.next().await {
         let signal = signal.args()?;
         if signal.job.as_str() == job {

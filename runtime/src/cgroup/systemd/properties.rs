@@ -5,7 +5,7 @@ use zbus::zvariant::Value;
 
 use super::super::v2::cpu::weight;
 use super::super::{Error, Limits};
-use super::manager::Property;
+use super::interface::Property;
 
 const UNLIMITED: u64 = u64::MAX;
 
