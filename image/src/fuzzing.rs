@@ -53,6 +53,19 @@ pub fn policy(data: &[u8]) {
     crate::trust::fuzz(data);
 }
 
+/// Lists a tar archive. What it lists is inside of the archive, under plain names.
+pub fn tar(data: &[u8]) {
+    let Ok(members) = crate::unpack::list(data) else { return };
+    for member in members {
+        let end = member.offset.checked_add(member.size);
+        assert!(end.is_some_and(|end| end <= data.len() as u64), "{member:?} is inside");
+        assert!(
+            member.name.split('/').all(|part| !matches!(part, "." | "..")),
+            "{member:?} leads nowhere else"
+        );
+    }
+}
+
 fn split(data: &[u8]) -> (Option<&str>, &[u8]) {
     let Some(end) = data.iter().position(|byte| *byte == b'\n') else { return (None, data) };
     (std::str::from_utf8(&data[..end]).ok().filter(|text| !text.is_empty()), &data[end + 1..])
@@ -66,13 +79,14 @@ mod tests {
 
     #[test]
     fn the_corpora_are_replayed() {
-        let targets: [(&str, Target); 6] = [
+        let targets: [(&str, Target); 7] = [
             ("manifest", manifest),
             ("config", config),
             ("reference", reference),
             ("registries_conf", registries_conf),
             ("hosts_toml", hosts_toml),
             ("policy", policy),
+            ("tar", tar),
         ];
         let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/corpus");
         for (name, target) in targets {

@@ -1,0 +1,4 @@
+//! See `image::fuzzing::tar`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| image::fuzzing::tar(data));
