@@ -122,9 +122,9 @@ impl Network {
         self.shared.metrics.register(registry);
     }
 
-    /// Counters of the interfaces of a namespace, loopback aside.
-    pub fn usage(&self, netns: &Path) -> Result<Vec<InterfaceUsage>, Error> {
-        netns::within(netns, netns::usage)
+    /// Counters of the interfaces of each of these namespaces, loopback aside; all of them by one thread.
+    pub fn usage(&self, pins: &[&Path]) -> Vec<Result<Vec<InterfaceUsage>, Error>> {
+        netns::within_each(pins, netns::usage)
     }
 }
 

@@ -17,9 +17,10 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags};
 
 use crate::error::Error;
 
+mod counters;
 mod link;
 
-pub(crate) use link::usage;
+pub(crate) use counters::usage;
 
 /// Type of the file system that namespaces are files of, see statfs(2).
 const NSFS_MAGIC: u64 = 0x6e73_6673;
@@ -117,15 +118,33 @@ where
     T: Send,
     F: FnOnce() -> Result<T, Error> + Send,
 {
+    on_thread(path, || {
+        enter(path)?;
+        work()
+    })?
+}
+
+/// Runs `work` within one namespace after the other, on one thread of its own: starting one takes longer than most
+/// work.
+pub(crate) fn within_each<T: Send>(
+    paths: &[&Path],
+    work: impl Fn() -> Result<T, Error> + Sync,
+) -> Vec<Result<T, Error>> {
+    let Some(first) = paths.first() else { return Vec::new() };
+    let each = || paths.iter().map(|path| enter(path).and_then(|()| work())).collect();
+    on_thread(first, each).unwrap_or_else(|error| vec![Err(error)])
+}
+
+fn enter(path: &Path) -> Result<(), Error> {
     let namespace = open(path)?;
+    setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|errno| at("enter", path)(errno.into()))
+}
+
+fn on_thread<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
     thread::scope(|scope| {
         let builder = thread::Builder::new().name("netns".into());
-        let child = builder.spawn_scoped(scope, || {
-            setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET)
-                .map_err(|errno| at("enter", path)(errno.into()))?;
-            work()
-        });
-        join(child.map_err(at("start a thread for", path))?)
+        let child = builder.spawn_scoped(scope, work).map_err(at("start a thread for", path))?;
+        Ok(join(child))
     })
 }
 

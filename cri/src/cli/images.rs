@@ -61,7 +61,9 @@ impl Filesystem {
         let response = answer(client.images.image_fs_info(ImageFsInfoRequest {}).await)?;
         if self.output.output != Some(Format::Table) {
             let format = self.output.format().unwrap_or(Format::Json);
-            return print_value(&message::to_json("ImageFsInfoResponse", &response)?, format);
+            // As crictl shows it.
+            let status = message::to_json("ImageFsInfoResponse", &response)?;
+            return print_value(&serde_json::json!({ "status": status }), format);
         }
         let row = |(kind, usage): (&str, &FilesystemUsage)| {
             let value = |number: Option<UInt64Value>| number.map_or(0, |number| number.value);

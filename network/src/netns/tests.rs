@@ -76,7 +76,11 @@ fn loopback_is_up_and_not_counted() {
         Ok(())
     });
     echo.expect("entered");
-    let found = within(&path, usage).expect("counted");
+    let missing = path.with_file_name("none");
+    let mut found = within_each(&[&missing, &path, &path], usage);
+    assert!(found.remove(0).is_err());
+    assert_eq!(found.len(), 2);
+    let found = found.remove(0).expect("counted");
     assert!(found.iter().all(|interface| interface.name != "lo"), "{found:?}");
     delete(&path).expect("deleted");
 }

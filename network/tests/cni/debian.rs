@@ -142,7 +142,7 @@ fn a_pod_with_a_port_and_limits() {
         assert_eq!(attached.ips, ips(&["10.253.7.2"]));
         assert!(rules().contains("--dport 8080"), "{}", rules());
         cached_as_by_libcni(&place, &attached.result);
-        let usage = network.usage(&pin).expect("counted");
+        let usage = network.usage(&[&pin]).remove(0).expect("counted");
         assert!(usage.iter().any(|interface| interface.name == "eth0"), "{usage:?}");
         network.detach(&attachment).await.expect("detached");
         netns::delete(&pin).expect("deleted");
@@ -160,7 +160,7 @@ fn two_families_and_a_namespace_that_is_gone() {
         let attached = network.attach(&attachment).await.expect("attached");
         assert_eq!(attached.ips, ips(&["10.253.8.2", "fd00:c0de::2"]));
         network.check(&attachment).await.expect("as it was");
-        let usage = network.usage(&pin).expect("counted");
+        let usage = network.usage(&[&pin]).remove(0).expect("counted");
         assert!(usage[0].tx_packets > 0 && usage[0].tx_bytes > 0, "{usage:?}");
 
         spoil(&pin);

@@ -28,8 +28,14 @@ impl Node {
         let read = move || {
             let mut names = DeviceNames::default();
             let mut crowd = node.crowd();
-            let pods = node.ready_pods();
-            let pods = pods.filter_map(|pod| node.pod_metrics(&pod, &mut crowd, &mut names)).collect();
+            let pods: Vec<_> = node.ready_pods().collect();
+            let mut interfaces = node.interfaces(&pods);
+            let measured = pods.iter().filter_map(|pod| {
+                let mut metrics = node.pod_metrics(pod, &mut crowd, &mut names)?;
+                metrics.network = interfaces.remove(&pod.id);
+                Some(metrics)
+            });
+            let pods = measured.collect();
             Ok(Metrics { disk: disk(&node.config.data, &mut names), pods })
         };
         // Nothing in it fails; a panic shows as an empty list.
@@ -48,7 +54,7 @@ impl Node {
             cgroup: own_cgroup.unwrap_or_default().to_owned(),
             io: details.as_ref().map(|details| names.resolve(&details.devices)).unwrap_or_default(),
             details,
-            network: self.interfaces(pod),
+            network: None,
             containers: running
                 .iter()
                 .filter_map(|container| self.container_metrics(container, names))

@@ -1,6 +1,7 @@
 //! What pods use: their cgroup's figures, or the sum of their containers', and the interfaces of their network.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use network::InterfaceUsage;
@@ -28,7 +29,8 @@ impl Node {
         let node = self.clone();
         let id = id.to_owned();
         blocking(move || {
-            node.read_pod_stats(&pod, &mut node.crowd()).ok_or_else(|| Error::pod_not_found(&id))
+            let found = node.read_pod_stats(vec![pod]).pop();
+            found.ok_or_else(|| Error::pod_not_found(&id))
         })
         .await
     }
@@ -38,9 +40,8 @@ impl Node {
         self.walker.ask();
         let node = self.clone();
         let read = move || {
-            let mut crowd = node.crowd();
             let picked = node.ready_pods().filter(|pod| pod.status().is_some_and(|pod| filter.matches(&pod)));
-            Ok(picked.filter_map(|pod| node.read_pod_stats(&pod, &mut crowd)).collect())
+            Ok(node.read_pod_stats(picked.collect()))
         };
         // Nothing in it fails; a panic shows as an empty list.
         blocking(read).await.unwrap_or_default()
@@ -66,14 +67,19 @@ impl Node {
         crowd
     }
 
-    fn read_pod_stats(&self, pod: &Sandbox, crowd: &mut Crowd) -> Option<PodStats> {
-        let status = pod.status()?;
-        let timestamp_ns = now_ns();
-        let running = crowd.containers_of(pod);
-        let containers: Vec<_> = running.iter().filter_map(|container| self.read_stats(container)).collect();
-        let (usage, usage_nano_cores) = self.pod_usage(pod, crowd, &containers);
-        let network = self.interfaces(pod);
-        Some(PodStats { status, timestamp_ns, usage, usage_nano_cores, network, containers })
+    fn read_pod_stats(&self, pods: Vec<Arc<Sandbox>>) -> Vec<PodStats> {
+        let mut crowd = self.crowd();
+        let mut interfaces = self.interfaces(&pods);
+        let read = |pod: Arc<Sandbox>| {
+            let status = pod.status()?;
+            let running = crowd.containers_of(&pod);
+            let containers: Vec<_> =
+                running.iter().filter_map(|container| self.read_stats(container)).collect();
+            let (usage, usage_nano_cores) = self.pod_usage(&pod, &crowd, &containers);
+            let network = interfaces.remove(&pod.id);
+            Some(PodStats { status, timestamp_ns: now_ns(), usage, usage_nano_cores, network, containers })
+        };
+        pods.into_iter().filter_map(read).collect()
     }
 
     fn pod_usage(
@@ -96,23 +102,24 @@ impl Node {
         (Some(usage), rate)
     }
 
-    /// Of the pod's own network; none with the node's, or when it is gone.
-    pub(super) fn interfaces(&self, pod: &Sandbox) -> Option<Vec<InterfaceUsage>> {
-        if pod.phase() != PodPhase::Ready {
-            return None;
-        }
-        let netns = pod.netns()?;
-        match self.network.usage(&netns) {
-            Ok(interfaces) => Some(interfaces),
+    /// Of the pods' own networks, by the pods' ids; pods with the node's network have none.
+    pub(super) fn interfaces(&self, pods: &[Arc<Sandbox>]) -> HashMap<String, Vec<InterfaceUsage>> {
+        let ready = pods.iter().filter(|pod| pod.phase() == PodPhase::Ready);
+        let pins: Vec<_> = ready.filter_map(|pod| Some((&pod.id, pod.netns()?))).collect();
+        let paths: Vec<&Path> = pins.iter().map(|(_, pin)| pin.as_path()).collect();
+        let found = self.network.usage(&paths).into_iter().zip(&pins);
+        let counted = found.filter_map(|(usage, (id, _))| match usage {
+            Ok(interfaces) => Some(((*id).clone(), interfaces)),
             Err(error) => {
                 tracing::debug!(
-                    pod = pod.id,
+                    pod = *id,
                     error = crate::error::chain(&error),
                     "count the interfaces of a pod"
                 );
                 None
             }
-        }
+        });
+        counted.collect()
     }
 }
 

@@ -133,7 +133,7 @@ fn numbers_are_told_in_tables_and_as_json() {
         let known = json_of(kubelet, &["metricdescs"])?;
         assert!(known["descriptors"].as_array().is_some_and(|known| known.len() > 50));
         let usage = json_of(kubelet, &["imagefsinfo"])?;
-        assert!(usage["imageFilesystems"][0]["fsId"]["mountpoint"].is_string(), "{usage}");
+        assert!(usage["status"]["imageFilesystems"][0]["fsId"]["mountpoint"].is_string(), "{usage}");
         assert!(run(kubelet, &["imagefsinfo", "-o", "table"])?.contains("MOUNTPOINT"));
         assert!(run(kubelet, &["runtime-config"])?.contains("cgroup driver: CGROUPFS"));
         assert_eq!(run(kubelet, &["update", "--memory", "33554432", short])?, short);
