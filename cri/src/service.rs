@@ -25,7 +25,7 @@ use crate::{convert, telemetry};
 
 /// All services, for [`crate::server::Listener::serve`].
 pub(crate) fn routes(pods: &Pods, current: &Current, urls: Urls) -> Routes {
-    let images = image::ImageService::new(pods.images().clone(), current.get().handlers());
+    let images = image::ImageService::new(pods.clone(), current.get().handlers());
     let runtime = runtime::RuntimeService::new(pods.clone(), current.clone(), urls);
     let mut routes = RoutesBuilder::default();
     routes

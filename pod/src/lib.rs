@@ -32,6 +32,7 @@ mod task;
 mod testing;
 mod users;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,8 +49,8 @@ use self::config::{ContainerConfig, PodConfig, PodResources, Resources};
 use self::event::{Listener, Snapshot};
 use self::node::Node;
 use self::status::{
-    ContainerFilter, ContainerStats, ContainerStatus, ExecOutput, HandlerStatus, Metrics, PodFilter,
-    PodStats, PodStatus,
+    ContainerFilter, ContainerStats, ContainerStatus, DiskUsage, ExecOutput, HandlerStatus, Metrics,
+    PodFilter, PodStats, PodStatus,
 };
 use self::stream::{Session, Stdio};
 
@@ -229,6 +230,11 @@ impl Pods {
     /// Everything that is counted of the ready pods (ListPodSandboxMetrics).
     pub async fn list_metrics(&self) -> Metrics {
         self.node.list_metrics().await
+    }
+
+    /// What all writable layers take (ImageFsInfo); `images` is where the images are.
+    pub fn writable_layers(&self, images: &Path) -> DiskUsage {
+        self.node.writable_layers(images)
     }
 
     /// The `info` of a verbose PodSandboxStatus.

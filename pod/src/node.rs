@@ -127,7 +127,7 @@ impl Node {
             events: Arc::new(Events::new(&table)),
             table,
             boot_id: crate::record::boot_id()?,
-            mountpoint: stats::mountpoint(&config.data)?,
+            mountpoint: stats::mountpoint(&config.data.join("containers"))?,
             walker: Walker::new(),
             meters: Meters::new(),
             host_facts,

@@ -16,7 +16,7 @@ use crate::container::{Container, parse_cgroup};
 use crate::error::{Error, Result};
 use crate::node::{Node, blocking, now_ns};
 use crate::record::ContainerPhase;
-use crate::status::{ContainerFilter, ContainerStats};
+use crate::status::{ContainerFilter, ContainerStats, DiskUsage};
 
 impl Node {
     /// One container's figures; also of one that does not run, then without processor and memory.
@@ -45,6 +45,22 @@ impl Node {
         };
         // Nothing in it fails; a panic shows as an empty list.
         blocking(read).await.unwrap_or_default()
+    }
+
+    /// What all writable layers take, by their last figures. Where they share the file system of `images`, that is the
+    /// name of it, since the kubelet takes two names for two file systems.
+    pub(crate) fn writable_layers(&self, images: &Path) -> DiskUsage {
+        self.walker.ask();
+        let device = |path: &Path| path.metadata().map(|metadata| metadata.dev()).ok();
+        let is_same = device(images).is_some_and(|device_of| device(&self.mountpoint) == Some(device_of));
+        let mountpoint = if is_same { images.to_owned() } else { self.mountpoint.clone() };
+        let none = DiskUsage { mountpoint, timestamp_ns: now_ns(), used_bytes: 0, inodes_used: 0 };
+        let layers = self.table.containers().into_iter().filter_map(|container| container.layer.usage());
+        layers.fold(none, |sum, layer| DiskUsage {
+            used_bytes: sum.used_bytes.saturating_add(layer.used_bytes),
+            inodes_used: sum.inodes_used.saturating_add(layer.inodes_used),
+            ..sum
+        })
     }
 
     fn read_stats(&self, container: &Container) -> Option<ContainerStats> {

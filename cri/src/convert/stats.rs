@@ -136,7 +136,8 @@ fn line(line: &PressureLine) -> cri::PsiData {
     }
 }
 
-fn disk(usage: &DiskUsage) -> cri::FilesystemUsage {
+/// What writable layers take.
+pub(crate) fn disk(usage: &DiskUsage) -> cri::FilesystemUsage {
     cri::FilesystemUsage {
         timestamp: usage.timestamp_ns,
         fs_id: Some(cri::FilesystemIdentifier { mountpoint: usage.mountpoint.display().to_string() }),

@@ -1,6 +1,7 @@
 //! ImageService.
 
 use image::Images;
+use pod::Pods;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::streams::{self, Chunks};
@@ -13,13 +14,14 @@ type Answer<T> = Result<Response<T>, Status>;
 /// ImageService over the image crate.
 #[derive(Debug)]
 pub(super) struct ImageService {
+    pods: Pods,
     images: Images,
     handlers: Vec<String>,
 }
 
 impl ImageService {
-    pub(super) fn new(images: Images, handlers: Vec<String>) -> Self {
-        Self { images, handlers }
+    pub(super) fn new(pods: Pods, handlers: Vec<String>) -> Self {
+        Self { images: pods.images().clone(), pods, handlers }
     }
 
     /// The name of the image that a request is about, when the handler that it is for exists.
@@ -82,10 +84,12 @@ impl cri::image_service_server::ImageService for ImageService {
 
     async fn image_fs_info(&self, _: Request<cri::ImageFsInfoRequest>) -> Answer<cri::ImageFsInfoResponse> {
         let usage = self.images.usage().await.map_err(status::image)?;
-        // Writable layers are on the same file system: the kubelet wants these only when they are not.
+        let pods = self.pods.clone();
+        let images = usage.mountpoint.clone();
+        let layers = tokio::task::spawn_blocking(move || pods.writable_layers(&images)).await;
         Ok(Response::new(cri::ImageFsInfoResponse {
             image_filesystems: vec![convert::image::usage(usage)],
-            container_filesystems: Vec::new(),
+            container_filesystems: layers.iter().map(convert::stats::disk).collect(),
         }))
     }
 

@@ -75,7 +75,7 @@ fn random_requests_neither_break_nor_hang_the_server_and_leave_nothing() {
             (fine, refused) = (fine + more_fine, refused + more_refused);
         }
         println!("{fine} requests were fulfilled, {refused} refused");
-        ensure!(fine > 100 && refused > 100, "seed {seed}: {fine} fulfilled, {refused} refused");
+        ensure!(fine > 20 && refused > 20, "seed {seed}: {fine} fulfilled, {refused} refused");
 
         assert_eq!(kubelet.node().daemon_pid()?, pid);
         let log = kubelet.node().log_since(position);
