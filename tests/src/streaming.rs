@@ -95,10 +95,10 @@ impl Link {
         let mut payload = vec![0; length];
         self.socket.read_exact(&mut payload).await?;
         match first & 0x0f {
-            BINARY | TEXT => return Ok(Some(payload)),
+            BINARY | TEXT => Ok(Some(payload)),
             CLOSE => {
                 ensure!(payload.starts_with(&1000_u16.to_be_bytes()), "closed with {payload:?}");
-                return Ok(None);
+                Ok(None)
             }
             other => bail!("a message of kind {other}"),
         }
