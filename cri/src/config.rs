@@ -210,7 +210,7 @@ impl Config {
     }
 
     /// The first value that no option can have, as its key and what is wrong with it.
-    fn mistake(&self) -> Option<(&'static str, &'static str)> {
+    fn mistake(&self) -> Option<(String, &'static str)> {
         let image = &self.image;
         let optional = |path: &Option<PathBuf>| path.as_ref().is_none_or(|path| path.is_absolute());
         let paths = [
@@ -239,8 +239,9 @@ impl Config {
         first_bad(&paths)
             .map(|key| (key, "the path must be absolute"))
             .or_else(|| first_bad(&numbers).map(|key| (key, "the number must be at least 1")))
-            .or_else(|| self.runtimes.mistake().map(|reason| ("runtimes", reason)))
             .or_else(|| self.streaming.mistake())
+            .map(|(key, reason)| (key.to_owned(), reason))
+            .or_else(|| self.runtimes.mistake())
     }
 }
 
@@ -259,15 +260,20 @@ impl Runtimes {
         others.chain([own]).collect()
     }
 
-    fn mistake(&self) -> Option<&'static str> {
-        self.others.iter().find_map(|(name, other)| match (other.r#type, &other.path) {
-            _ if name.is_empty() => Some("a handler's name is empty: the default one is `corten`"),
-            (HandlerType::Oci, None) => Some("a handler of type oci needs `path`, its program"),
-            (HandlerType::Oci, Some(path)) if !path.is_absolute() => Some("`path` must be absolute"),
-            (HandlerType::Native, Some(_)) => {
-                Some("only [runtimes.corten] gives the native runtime a `path`")
-            }
-            _ => None,
+    fn mistake(&self) -> Option<(String, &'static str)> {
+        self.others.iter().find_map(|(name, other)| {
+            let (key, reason) = match (other.r#type, &other.path) {
+                _ if name.is_empty() => ("", "a handler's name is empty: the default one is `corten`"),
+                (HandlerType::Oci, None) => ("", "a handler of type oci needs `path`, its program"),
+                (HandlerType::Oci, Some(path)) if !path.is_absolute() => {
+                    (".path", "the path must be absolute")
+                }
+                (HandlerType::Native, Some(_)) => {
+                    (".path", "only [runtimes.corten] gives the native runtime a `path`")
+                }
+                _ => return None,
+            };
+            Some((format!("runtimes.{name}{key}"), reason))
         })
     }
 }

@@ -249,6 +249,14 @@ impl Node {
     }
 }
 
+impl Node {
+    /// The cgroup that the kubelet made for a pod, from its name in the driver's form.
+    pub(crate) fn pod_cgroup(&self, parent: &str) -> Result<runtime::cgroup::CgroupPath> {
+        let path = self.runtime.cgroups().parent(parent);
+        path.map_err(|error| Error::invalid("config.linux.cgroup_parent", crate::error::chain(&error)))
+    }
+}
+
 pub(crate) fn parse_cgroup(path: &str) -> Result<runtime::cgroup::CgroupPath> {
     path.parse().map_err(|error: runtime::cgroup::Error| {
         Error::invalid("linux.cgroup_parent", format!("{path:?}: {}", crate::error::chain(&error)))

@@ -92,7 +92,7 @@ fn parse(path: &Path, text: &str) -> Result<Table, Error> {
     forget_empty(&mut config);
     if let Some((key, reason)) = config.mistake() {
         let line = (1..=text.lines().count()).find(|line| key_at(text, *line) == key);
-        return Err(invalid(line.unwrap_or_default(), key.to_owned(), reason));
+        return Err(invalid(line.unwrap_or_default(), key, reason));
     }
     Ok(table)
 }
@@ -166,8 +166,12 @@ mod tests {
         check("[cni]\nbin_dirs = [\n  \"/a\",\n  1,\n]\n", "/c.toml:4: cni.bin_dirs: invalid type");
         check("[cni]\nconf_dir = \"net.d\"\n", "/c.toml:2: cni.conf_dir: the path must be absolute");
         check("[nonsense]\n", "/c.toml:1: nonsense: unknown field");
-        check("[runtimes.runc]\n", "/c.toml:1: runtimes.runc: unknown field `runc`");
-        check("[cgroup]\ndriver = \"systemd\"\n", "/c.toml:2: cgroup.driver: unknown variant `systemd`");
+        check("[runtimes.runc]\n", "/c.toml:1: runtimes.runc: a handler of type oci needs `path`");
+        check(
+            "[runtimes.runc]\ntype = \"oci\"\npath = \"runc\"\n",
+            "/c.toml:3: runtimes.runc.path: the path must be absolute",
+        );
+        check("[cgroup]\ndriver = \"v1\"\n", "/c.toml:2: cgroup.driver: unknown variant `v1`");
         check(
             "listen = \"tcp://0.0.0.0:1\"\n",
             "/c.toml:1: listen: \"tcp://0.0.0.0:1\" is not a unix socket",

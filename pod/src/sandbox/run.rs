@@ -31,6 +31,9 @@ impl Node {
             external.ready().await?;
         }
         users::check_pod(&config, self.runtime.host())?;
+        if let Some(parent) = &config.cgroup_parent {
+            self.pod_cgroup(parent)?;
+        }
         let sysctls = sysctl::for_pod(&config, &self.settings().sysctls)?;
         let pod = Arc::new(self.new_sandbox(config)?);
         self.table.insert_pod(pod.clone())?;

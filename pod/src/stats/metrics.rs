@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use runtime::Processes;
-use runtime::cgroup::{Details, DeviceIo};
+use runtime::cgroup::{CgroupPath, Details, DeviceIo};
 use rustix::fs::{major, minor};
 
 use super::pods::Crowd;
@@ -45,13 +45,13 @@ impl Node {
     fn pod_metrics(&self, pod: &Sandbox, crowd: &mut Crowd, names: &mut DeviceNames) -> Option<PodMetrics> {
         let status = pod.status()?;
         let timestamp_ns = now_ns();
-        let own_cgroup = crowd.own_cgroup(pod);
-        let details = own_cgroup.and_then(|path| self.details(path));
+        let own_cgroup = crowd.own_cgroup(pod).and_then(|parent| self.pod_cgroup(parent).ok());
+        let details = own_cgroup.as_ref().and_then(|path| self.details(path));
         let running = crowd.containers_of(pod);
         Some(PodMetrics {
             status,
             timestamp_ns,
-            cgroup: own_cgroup.unwrap_or_default().to_owned(),
+            cgroup: own_cgroup.map(String::from).unwrap_or_default(),
             io: details.as_ref().map(|details| names.resolve(&details.devices)).unwrap_or_default(),
             details,
             network: None,
@@ -64,13 +64,13 @@ impl Node {
 
     fn container_metrics(&self, container: &Container, names: &mut DeviceNames) -> Option<ContainerMetrics> {
         let status = container.status()?;
-        let path = container.cgroup();
+        let path = parse_cgroup(&container.cgroup()).ok()?;
         let details = self.details(&path)?;
-        let cgroup = self.runtime.cgroups().open(&parse_cgroup(&path).ok()?);
+        let cgroup = self.runtime.cgroups().open(&path);
         Some(ContainerMetrics {
             status,
             timestamp_ns: now_ns(),
-            cgroup: path,
+            cgroup: path.into(),
             io: names.resolve(&details.devices),
             details,
             processes: Processes::look(&cgroup.processes().unwrap_or_default()),
@@ -79,8 +79,8 @@ impl Node {
     }
 
     /// None when the cgroup is gone.
-    fn details(&self, path: &str) -> Option<Details> {
-        self.runtime.cgroups().open(&parse_cgroup(path).ok()?).details().ok()
+    fn details(&self, path: &CgroupPath) -> Option<Details> {
+        self.runtime.cgroups().open(path).details().ok()
     }
 }
 

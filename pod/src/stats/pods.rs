@@ -7,7 +7,7 @@ use std::sync::Arc;
 use network::InterfaceUsage;
 use runtime::cgroup;
 
-use crate::container::{Container, parse_cgroup};
+use crate::container::Container;
 use crate::error::{Error, Result};
 use crate::node::{Node, blocking, now_ns};
 use crate::record::{ContainerPhase, PodPhase};
@@ -92,7 +92,7 @@ impl Node {
             return (None, None);
         }
         if let Some(parent) = crowd.own_cgroup(pod) {
-            let open = || Some(self.runtime.cgroups().open(&parse_cgroup(parent).ok()?));
+            let open = || Some(self.runtime.cgroups().open(&self.pod_cgroup(parent).ok()?));
             if let Some((usage, rate)) = pod.readings.read(&self.meters, open) {
                 return (Some(usage), rate);
             }

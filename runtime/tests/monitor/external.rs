@@ -8,7 +8,7 @@ use runtime::external::{Bundle, Handler};
 use runtime::{Error, ExecExit, FailureKind, recorded_exit};
 use serde_json::json;
 
-use crate::fixture::{Container, Pod, assert_is_in, children, node, until_gone};
+use crate::fixture::{Container, Pod, assert_is_in, children, node, until, until_gone};
 
 /// Debian's package.
 const RUNC: &str = "/usr/sbin/runc";
@@ -141,11 +141,13 @@ async fn a_command_over_its_deadline_is_killed_with_its_children() {
 async fn a_stop_is_a_signal_and_then_a_kill() {
     let node = node();
     let mut pod = node.pod().await;
-    let id = pod.run(container("trap 'exit 9' TERM; while :; do sleep 0.05; done")).await;
+    let id = pod.run(container("trap 'exit 9' TERM; echo ready; while :; do sleep 0.05; done")).await;
+    until(|| !pod.log(&id).is_empty()).await;
     let exit = pod.monitor.stop(&id, libc::SIGTERM, Duration::from_secs(20)).await.unwrap();
     assert_eq!(exit.code, 9);
     pod.exit_of(&id).await;
-    let id = pod.run(container("trap '' TERM; while :; do sleep 0.05; done")).await;
+    let id = pod.run(container("trap '' TERM; echo ready; while :; do sleep 0.05; done")).await;
+    until(|| !pod.log(&id).is_empty()).await;
     let began = Instant::now();
     let exit = pod.monitor.stop(&id, libc::SIGTERM, Duration::from_millis(300)).await.unwrap();
     assert!(exit.code == 128 + libc::SIGKILL && began.elapsed() >= Duration::from_millis(300), "{exit:?}");
