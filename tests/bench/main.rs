@@ -13,6 +13,7 @@ mod lifecycle;
 mod pulls;
 mod report;
 mod restart;
+mod streams;
 mod work;
 
 use std::path::PathBuf;
@@ -34,7 +35,8 @@ struct Args {
     /// Pods a round, of the rows for single pods.
     #[arg(long, default_value_t = 10)]
     pods: usize,
-    /// Only these groups of rows: host, cni, density, restart, counts, pulls.
+    /// Only these groups of rows: host, cni, streams, density, restart, counts,
+    /// pulls.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Instead of Corten and containerd: running servers, NAME=SOCKET.
@@ -98,6 +100,9 @@ async fn measure(args: &Args, contestants: &mut [Contestant], report: &mut Repor
         if args.wants(group) {
             lifecycle::measure(contestants, report, network, args).await?;
         }
+    }
+    if args.wants("streams") {
+        streams::measure(contestants, report, args).await?;
     }
     if args.wants("density") {
         density::measure(contestants, report).await?;
