@@ -3,6 +3,7 @@
 
 mod archives;
 mod cli;
+mod cli_streams;
 mod containers;
 mod events;
 mod exec;

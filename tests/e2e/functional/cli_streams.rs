@@ -1,0 +1,146 @@
+//! `corten exec`, `attach` and `port-forward`, as a person uses them.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, ensure};
+use corten_tests::registry::NGINX;
+use corten_tests::{Kubelet, Result, Setup, eventually, on_own_node};
+use rustix::process::{Pid, Signal};
+
+const TRANSPORTS: [&str; 2] = ["spdy", "websocket"];
+
+/// Runs a command with something on its standard input.
+fn feed(kubelet: &Kubelet, args: &[&str], input: &str) -> Result<(Option<i32>, String, String)> {
+    let mut command = kubelet.node().cli(args)?;
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    child.stdin.take().context("standard input")?.write_all(input.as_bytes())?;
+    let output = child.wait_with_output()?;
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    Ok((output.status.code(), text(&output.stdout), text(&output.stderr)))
+}
+
+/// The same in a terminal of its own, script(1).
+fn in_terminal(kubelet: &Kubelet, args: &[&str]) -> Result<Command> {
+    let command = kubelet.node().cli(args)?;
+    let words = [command.get_program()].into_iter().chain(command.get_args());
+    let quoted: Vec<_> = words.map(|word| format!("'{}'", word.to_string_lossy())).collect();
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", &quoted.join(" "), "/dev/null"]);
+    Ok(script)
+}
+
+#[test]
+fn a_command_has_the_callers_streams_and_the_caller_its_exit_code() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        let pod = kubelet.pod().run().await?;
+        let container = pod.container().start().await?;
+        for transport in TRANSPORTS {
+            let script = "read line; echo out $line; echo err >&2; cat | wc -c; exit 7";
+            let args = ["exec", "-i", "--transport", transport, &container.id, "sh", "-c", script];
+            let input = format!("word\n{}", "x".repeat(100_000));
+            let (code, stdout, stderr) = feed(kubelet, &args, &input)?;
+            assert_eq!(
+                (code, stdout.as_str(), stderr.as_str()),
+                (Some(7), "out word\n100000\n", "err\n"),
+                "{transport}"
+            );
+            let args = ["exec", "--transport", transport, &container.id, "no-such-command"];
+            let (code, _, stderr) = feed(kubelet, &args, "")?;
+            assert!(code != Some(0) && stderr.contains("no-such-command"), "{transport}: {code:?} {stderr}");
+        }
+        let (code, _, stderr) = feed(kubelet, &["exec", "0123456789ab", "true"], "")?;
+        assert!(code != Some(0) && stderr.contains("0123456789ab"), "{stderr}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_command_in_a_terminal_has_one_of_its_size() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        let pod = kubelet.pod().run().await?;
+        let container = pod.container().start().await?;
+        for transport in TRANSPORTS {
+            let args = [
+                "exec",
+                "-i",
+                "-t",
+                "--transport",
+                transport,
+                &container.id,
+                "sh",
+                "-c",
+                "tty; stty size; exit 5",
+            ];
+            let mut script = in_terminal(kubelet, &args)?;
+            let output = script.stdin(Stdio::null()).output().context("script, of the package bsdutils")?;
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(text.contains("/dev/pts/"), "{transport}: {text}");
+            assert_eq!(output.status.code(), Some(5), "{transport}: {text}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn an_attached_person_talks_to_the_container() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        let pod = kubelet.pod().run().await?;
+        for transport in TRANSPORTS {
+            let container =
+                pod.container().with(|config| config.stdin = true).command(["cat"]).start().await?;
+            let mut command =
+                kubelet.node().cli(&["attach", "-i", "--transport", transport, &container.id])?;
+            let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+            let mut input = child.stdin.take().context("standard input")?;
+            let mut output = BufReader::new(child.stdout.take().context("standard output")?);
+            for word in ["one", "two"] {
+                writeln!(input, "{word}")?;
+                let mut line = String::new();
+                output.read_line(&mut line)?;
+                assert_eq!(line.trim_end(), word, "{transport}");
+            }
+            container.stop(std::time::Duration::ZERO).await?;
+            child.wait()?;
+            container.remove().await?;
+        }
+        Ok(())
+    });
+}
+
+/// Ends a command as ctrl-c does.
+fn interrupt(mut child: Child) -> Result {
+    let pid = Pid::from_raw(i32::try_from(child.id())?).context("a number")?;
+    rustix::process::kill_process(pid, Signal::INT)?;
+    child.wait()?;
+    Ok(())
+}
+
+#[test]
+fn a_forwarded_port_leads_into_the_pod() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        let pod = kubelet.pod().run().await?;
+        pod.container().image(NGINX).start().await?;
+        for transport in TRANSPORTS {
+            let args = ["port-forward", "--transport", transport, &pod.id, ":80"];
+            let mut child = kubelet.node().cli(&args)?.stdout(Stdio::piped()).spawn()?;
+            let mut said = String::new();
+            // Kept open: it goes on telling.
+            let mut output = BufReader::new(child.stdout.take().context("standard output")?);
+            output.read_line(&mut said)?;
+            let address =
+                said.split_whitespace().nth(2).with_context(|| format!("an address in {said:?}"))?;
+            let page = eventually("the page is served", async || {
+                let mut stream = TcpStream::connect(address)?;
+                stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+                let mut page = String::new();
+                stream.read_to_string(&mut page)?;
+                Ok(page.contains("nginx in a pod").then_some(page))
+            });
+            ensure!(page.await.is_ok(), "no page over {transport}");
+            interrupt(child)?;
+        }
+        Ok(())
+    });
+}
