@@ -21,6 +21,7 @@ use self::container::Container;
 use self::exec::Exec;
 use self::link::Link;
 use self::log::Logs;
+use self::oom::PodKills;
 use self::output::Output;
 use self::poll::{Key, Keyed, Poll, Source};
 use self::sandbox::Sandbox;
@@ -38,6 +39,7 @@ mod family;
 mod kill;
 mod link;
 mod log;
+mod oom;
 mod order;
 mod output;
 mod poll;
@@ -73,6 +75,7 @@ struct Monitor {
     execs: Keyed<Exec>,
     clients: Keyed<Client>,
     logs: Logs<After>,
+    kills: PodKills,
     sandbox: Sandbox,
     /// Who waits for the end, once it has begun.
     ending: Option<Vec<Ticket>>,
@@ -143,6 +146,7 @@ impl Monitor {
             execs: Keyed::default(),
             clients: Keyed::default(),
             logs: Logs::new(),
+            kills: PodKills::default(),
             sandbox: Sandbox::default(),
             ending: None,
             is_over: false,

@@ -61,6 +61,10 @@ impl Systemd {
     pub(super) fn start(&self, path: &CgroupPath, limits: &Limits, first: u32) -> Result<(), Error> {
         let (unit, slice) = names(path)?;
         let mut properties = properties::of(limits)?;
+        if !properties.iter().any(|(name, _)| *name == "TasksMax") {
+            // Not systemd's default, which is for services: the kubelet limits the pod.
+            properties.push(("TasksMax", Value::from(u64::MAX)));
+        }
         properties.extend([
             ("Description", Value::from(format!("Corten's container {unit}"))),
             ("Slice", Value::from(slice.name().to_owned())),

@@ -14,9 +14,10 @@ use super::family;
 use super::kill::Stop;
 use super::link::Owner;
 use super::log::{Slot, Stream};
+use super::oom::Kills;
 use super::poll::Key;
 use super::wire::{Answer, CreateOrder, Descriptors, Refusal};
-use crate::cgroup::{self, Handles};
+use crate::cgroup::Handles;
 use crate::native::{self, Stage, link};
 use crate::{Executor, Exit, Failure, PidNamespace, Stdin};
 
@@ -35,8 +36,8 @@ pub(super) struct Container {
     pub(super) failure: Option<Failure>,
     pub(super) started_at_ns: i64,
     pub(super) cgroup: Handles,
-    /// What the OOM killer had taken before.
-    oom_kills: u64,
+    /// What the OOM killer takes.
+    pub(super) kills: Option<Kills>,
     pub(super) log: Option<Slot>,
     pub(super) log_line_bytes: usize,
     pub(super) outputs: Vec<Key>,
@@ -86,14 +87,8 @@ impl Container {
         Refusal::WrongState { state: state.into() }
     }
 
-    /// Whether the OOM killer was at work since it was created.
-    pub(super) fn was_oom_killed(&self) -> bool {
-        let count = self.cgroup.oom.as_ref().and_then(|file| cgroup::oom_kills(file.as_fd()).ok());
-        count.is_some_and(|count| count > self.oom_kills)
-    }
-
-    fn new(order: &CreateOrder, cgroup: Handles, ticket: Ticket) -> Self {
-        let oom_kills = cgroup.oom.as_ref().and_then(|file| cgroup::oom_kills(file.as_fd()).ok());
+    fn new(order: &CreateOrder, mut cgroup: Handles, ticket: Ticket) -> Self {
+        let kills = cgroup.oom.take().and_then(Kills::of);
         Self {
             id: order.id.clone(),
             executor: order.executor,
@@ -104,7 +99,7 @@ impl Container {
             failure: None,
             started_at_ns: 0,
             cgroup,
-            oom_kills: oom_kills.unwrap_or(0),
+            kills,
             log: None,
             log_line_bytes: usize::try_from(order.log_line_bytes).unwrap_or(usize::MAX),
             outputs: Vec::new(),
@@ -159,6 +154,7 @@ impl Monitor {
         let failed = |what: &'static str| move |error| Refusal::Failed(Failure::io(what, &error));
         let stdio = Stdio::new(&order).map_err(failed("make pipes"))?;
         let v1_tasks = family::take_tasks(&mut cgroup).map_err(failed("copy a descriptor"))?;
+        self.count_kills_of_the_pod(&cgroup);
         let key = self.containers.insert(Container::new(&order, cgroup, ticket));
         let begun = self.take_on(key, log, stdio.outputs, stdio.stdin).and_then(|()| {
             let (link, stage_end) = self.add_link(Owner::Container(key)).map_err(failed("make a link"))?;

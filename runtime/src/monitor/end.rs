@@ -63,9 +63,9 @@ impl Monitor {
 
     /// All that it wrote first, then its exit.
     fn begin_ending(&mut self, key: Key, code: i32) {
-        let Some(container) = self.containers.get_mut(key) else { return };
         // Whatever the code: an init container that lost a process to it has failed for the kubelet.
-        let oom_killed = container.was_oom_killed();
+        let oom_killed = self.was_oom_killed(key, code);
+        let Some(container) = self.containers.get_mut(key) else { return };
         let exit = Exit { code, at_ns: now_ns(), oom_killed };
         if let Some(stdin) = container.stdin.take() {
             self.poll.remove(&stdin);
@@ -117,6 +117,7 @@ impl Monitor {
     /// Drops all that belongs to a container.
     pub(super) fn forget(&mut self, key: Key) {
         let Some(container) = self.containers.remove(key) else { return };
+        self.forget_kills(container.kills);
         self.detach_all(key);
         for output in container.outputs {
             self.remove_output(output);

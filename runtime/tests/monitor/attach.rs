@@ -227,10 +227,12 @@ async fn nothing_is_kept_of_who_goes() {
     let node = node();
     let mut pod = node.pod().await;
     let id = pod.run(with_stdin("exec sleep 1000", Stdin::Open)).await;
-    let before = descriptors(pod.monitor.pid());
-    for closes_first in [false, true] {
+    let mut before = None;
+    for closes_first in [false, true, false] {
         let mut client = attach(&pod, &id).await;
-        assert_eq!(descriptors(pod.monitor.pid()), before + 3);
+        if let Some(before) = before {
+            assert_eq!(descriptors(pod.monitor.pid()), before + 3);
+        }
         if closes_first {
             client.stdin = None;
         }
@@ -240,7 +242,11 @@ async fn nothing_is_kept_of_who_goes() {
             tokio::time::timeout(PATIENCE, attached).await.unwrap().unwrap().unwrap(),
             Detachment::Left
         );
-        assert_eq!(descriptors(pod.monitor.pid()), before);
+        // What the start of the container needed is gone by the end of the first client.
+        assert_eq!(
+            *before.get_or_insert_with(|| descriptors(pod.monitor.pid())),
+            descriptors(pod.monitor.pid())
+        );
     }
     pod.end().await;
 }
