@@ -127,6 +127,8 @@ async fn lead(streams: &Streams, mut socket: TcpStream, remote: u16, request: u6
         if to.copy_from(&mut receive).await.is_ok() {
             drop(to.end().await);
         }
+        // The pod may have more to say.
+        std::future::pending::<()>().await;
     };
     let down = async {
         // The local program may have left before.
@@ -139,7 +141,14 @@ async fn lead(streams: &Streams, mut socket: TcpStream, remote: u16, request: u6
         }
         text
     };
-    let (_, text) = tokio::join!(async { tokio::join!(up, down) }, complaint);
+    // What the pod says last is the end, whatever the local program still waits for.
+    let carried = async {
+        tokio::select! {
+            () = up => {}
+            () = down => {}
+        }
+    };
+    let ((), text) = tokio::join!(carried, complaint);
     if !text.is_empty() {
         eprintln!("corten: {}", String::from_utf8_lossy(&text));
     }

@@ -1,11 +1,12 @@
 //! `corten exec`, `attach` and `port-forward`, as a person uses them.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, ensure};
 use corten_tests::registry::NGINX;
+use corten_tests::wait::PATIENCE;
 use corten_tests::{Kubelet, Result, Setup, eventually, on_own_node};
 use rustix::process::{Pid, Signal};
 
@@ -110,11 +111,50 @@ fn an_attached_person_talks_to_the_container() {
 }
 
 /// Ends a command as ctrl-c does.
-fn interrupt(mut child: Child) -> Result {
-    let pid = Pid::from_raw(i32::try_from(child.id())?).context("a number")?;
+fn interrupt(mut forward: Forward) -> Result {
+    let pid = Pid::from_raw(i32::try_from(forward.child.id())?).context("a number")?;
     rustix::process::kill_process(pid, Signal::INT)?;
-    child.wait()?;
+    forward.child.wait()?;
     Ok(())
+}
+
+#[test]
+fn a_port_that_nobody_listens_at_ends_the_connection() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        let pod = kubelet.pod().run().await?;
+        for transport in TRANSPORTS {
+            let (child, address) = forward(kubelet, transport, &format!("{} :9", pod.id))?;
+            let mut stream = TcpStream::connect(address)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            let mut said = Vec::new();
+            // An end or a reset, and no wait.
+            let ended = stream.read_to_end(&mut said);
+            ensure!(
+                ended.as_ref().map_or_else(|error| error.kind() == ErrorKind::ConnectionReset, |_| true),
+                "{transport}: {ended:?}"
+            );
+            interrupt(child)?;
+        }
+        Ok(())
+    });
+}
+
+/// Starts `corten port-forward`, and says where it listens.
+fn forward(kubelet: &Kubelet, transport: &str, words: &str) -> Result<(Forward, String)> {
+    let args = ["port-forward", "--transport", transport].into_iter().chain(words.split(' '));
+    let mut command = kubelet.node().cli(&args.collect::<Vec<_>>())?;
+    let mut child = command.stdout(Stdio::piped()).spawn()?;
+    let mut output = BufReader::new(child.stdout.take().context("standard output")?);
+    let mut said = String::new();
+    output.read_line(&mut said)?;
+    let address = said.split_whitespace().nth(2).with_context(|| format!("an address in {said:?}"))?;
+    Ok((Forward { child, _output: output }, address.to_owned()))
+}
+
+/// A `corten port-forward` that runs; it goes on telling what happens.
+struct Forward {
+    child: Child,
+    _output: BufReader<ChildStdout>,
 }
 
 #[test]
@@ -123,16 +163,10 @@ fn a_forwarded_port_leads_into_the_pod() {
         let pod = kubelet.pod().run().await?;
         pod.container().image(NGINX).start().await?;
         for transport in TRANSPORTS {
-            let args = ["port-forward", "--transport", transport, &pod.id, ":80"];
-            let mut child = kubelet.node().cli(&args)?.stdout(Stdio::piped()).spawn()?;
-            let mut said = String::new();
-            // Kept open: it goes on telling.
-            let mut output = BufReader::new(child.stdout.take().context("standard output")?);
-            output.read_line(&mut said)?;
-            let address =
-                said.split_whitespace().nth(2).with_context(|| format!("an address in {said:?}"))?;
+            let (child, address) = forward(kubelet, transport, &format!("{} :80", pod.id))?;
             let page = eventually("the page is served", async || {
-                let mut stream = TcpStream::connect(address)?;
+                let mut stream = TcpStream::connect(&address)?;
+                stream.set_read_timeout(Some(PATIENCE))?;
                 stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
                 let mut page = String::new();
                 stream.read_to_string(&mut page)?;
