@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Registries;
 use super::authfile::{self, Stored};
 use super::conf::AUTH_FILE_HELPER;
-use super::helper::Helper;
+use super::credential_helper::Helper;
 use super::place::{Place, Role};
 use crate::credentials::{Login, registry_of};
 use crate::{Credentials, Error, Reference};

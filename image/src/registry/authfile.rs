@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::helper::Helper;
+use super::credential_helper::Helper;
 use crate::credentials::{Login, decode, registry_of};
 use crate::{Error, Reference};
 
