@@ -43,6 +43,19 @@ impl Kills {
         self.count = count.saturating_sub(self.before);
         Some(self.count)
     }
+
+    /// As far as it can be known.
+    fn latest(&mut self) -> u64 {
+        self.look().unwrap_or(self.count)
+    }
+}
+
+impl PodKills {
+    /// What nobody is known to have lost; none when the pod's cgroup does not count, or is gone.
+    fn left(&mut self, others: u64) -> Option<u64> {
+        let all = self.all.as_mut().and_then(Kills::look)?;
+        Some(all.saturating_sub(others.saturating_add(self.forgotten)))
+    }
 }
 
 impl Monitor {
@@ -67,29 +80,80 @@ impl Monitor {
             return count > 0;
         }
         let known = kills.count;
-        let Some(all) = self.kills.all.as_mut().and_then(Kills::look) else { return known > 0 };
-        let mut others = self.kills.forgotten;
+        let mut others = 0;
         for (other, container) in self.containers.iter_mut() {
             if other != key
                 && let Some(kills) = &mut container.kills
             {
-                others += kills.look().unwrap_or(kills.count);
+                others += kills.latest();
             }
         }
-        let left = all.saturating_sub(others);
-        let is_killed = code == 128 + Signal::KILL.as_raw() && left > 0;
-        if let Some(kills) = self.containers.get_mut(key).and_then(|container| container.kills.as_mut())
-            && is_killed
+        let is_killed = code == 128 + Signal::KILL.as_raw();
+        let left = self.kills.left(others).filter(|left| is_killed && *left > 0);
+        if let (Some(left), Some(container)) = (left, self.containers.get_mut(key))
+            && let Some(kills) = &mut container.kills
         {
             kills.count = left;
         }
-        is_killed || known > 0
+        known > 0 || left.is_some()
     }
 
     /// What a container lost that is forgotten now is still in the pod's count.
     pub(super) fn forget_kills(&mut self, kills: Option<Kills>) {
         if let Some(mut kills) = kills {
-            self.kills.forgotten += kills.look().unwrap_or(kills.count);
+            self.kills.forgotten += kills.latest();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    fn count(file: &Path, kills: u64) {
+        fs::write(file, format!("low 0\noom 7\noom_kill {kills}\n")).unwrap();
+    }
+
+    fn kills(file: &Path) -> Option<Kills> {
+        Kills::of(fs::File::open(file).unwrap().into())
+    }
+
+    /// What the kernel answers for a cgroup that is gone is as little a number as this.
+    fn remove(file: &Path) {
+        fs::write(file, "").unwrap();
+    }
+
+    #[test]
+    fn a_cgroup_that_is_gone_has_what_was_last_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("memory.events");
+        count(&file, 3);
+        let mut kills = kills(&file).unwrap();
+        assert_eq!(kills.look(), Some(0), "what was there before is not the container's");
+        count(&file, 5);
+        assert_eq!(kills.latest(), 2);
+        remove(&file);
+        assert_eq!(kills.look(), None);
+        assert_eq!(kills.latest(), 2);
+    }
+
+    #[test]
+    fn the_pod_tells_what_is_left_of_its_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("memory.events");
+        count(&file, 1);
+        let mut pod = PodKills { all: kills(&file), forgotten: 0 };
+        assert_eq!(pod.left(0), Some(0));
+        count(&file, 4);
+        assert_eq!(pod.left(2), Some(1), "two are another container's");
+        pod.forgotten = 1;
+        assert_eq!(pod.left(2), Some(0), "and one is of a container that was removed");
+        assert_eq!(pod.left(9), Some(0));
+        remove(&file);
+        assert_eq!(pod.left(0), None);
+        assert_eq!(PodKills::default().left(0), None);
     }
 }
