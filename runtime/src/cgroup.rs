@@ -3,7 +3,8 @@
 //! One interface over two layouts: a single v2 hierarchy, and hybrid hosts with v1 controllers on mounts
 //! of their own beside a v2 hierarchy. Which controller is where is read from `/proc/self/mountinfo`.
 //! Nothing here moves a process: callers clone into [`Handles::unified`] and write themselves into
-//! [`Handles::v1_tasks`]. Directories are made here or by systemd ([`Driver`]). Follows cgroup-v2.rst, cgroup-v1/*.rst and the resources of the OCI runtime spec.
+//! [`Handles::v1_tasks`]. Directories are made here or by systemd ([`Driver`]). Follows cgroup-v2.rst,
+//! cgroup-v1/*.rst and the resources of the OCI runtime spec.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};

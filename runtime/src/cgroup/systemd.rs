@@ -4,13 +4,14 @@
 //! What systemd knows as a property is told to it besides being written to the cgroup's files: it writes its
 //! properties again when it is reloaded. All calls have a deadline, since a bus may hang.
 
+use std::io;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
+use zbus::Connection;
 use zbus::zvariant::Value;
-use zbus::{Connection, fdo};
 
 use interface::ManagerProxy;
 
@@ -120,18 +121,16 @@ impl Systemd {
         path: &CgroupPath,
         ask: impl AsyncFnOnce(ManagerProxy<'static>) -> Result<T, Failure>,
     ) -> Result<T, Error> {
-        let asked = async {
-            let manager = self.manager().await?;
-            ask(manager).await
-        };
-        let answer = self.runtime.block_on(async { tokio::time::timeout(DEADLINE, asked).await });
-        let answer = answer.unwrap_or(Err(Failure::Timeout(DEADLINE.as_secs())));
-        if matches!(&answer, Err(Failure::Bus(error)) if matches!(**error, zbus::Error::InputOutput(_)))
-            || matches!(answer, Err(Failure::Timeout(_)))
-        {
-            // The next one makes a new connection.
-            self.runtime.block_on(async { self.connection.lock().await.take() });
-        }
+        let asked = async { ask(self.manager().await?).await };
+        let answer = self.runtime.block_on(async {
+            let answer = tokio::time::timeout(DEADLINE, asked).await;
+            let answer = answer.unwrap_or(Err(Failure::Timeout(DEADLINE.as_secs())));
+            if answer.as_ref().is_err_and(Failure::is_of_the_connection) {
+                // The next one makes a new connection.
+                self.connection.lock().await.take();
+            }
+            answer
+        });
         answer.map_err(|source| Error::Systemd { operation, path: path.clone(), source })
     }
 
@@ -165,7 +164,8 @@ async fn wait(mut ended: interface::JobRemovedStream, job: &str) -> Result<(), F
             };
         }
     }
-    Err(Failure::Bus(Box::new(fdo::Error::Disconnected("while a job ran".to_owned()).into())))
+    // The stream of signals ends with the connection.
+    Err(zbus::Error::from(io::Error::from(io::ErrorKind::NotConnected)).into())
 }
 
 /// The unit that a cgroup is, and the slice that it is in.
@@ -176,6 +176,17 @@ fn names(path: &CgroupPath) -> Result<(String, Slice), Error> {
         return Err(refuse());
     }
     Ok((unit.to_owned(), Slice::parse(slice)?))
+}
+
+impl Failure {
+    /// Whether it is the connection that is no good any more.
+    fn is_of_the_connection(&self) -> bool {
+        match self {
+            Self::Bus(error) => matches!(**error, zbus::Error::InputOutput(_)),
+            Self::Timeout(_) => true,
+            Self::Job(_) => false,
+        }
+    }
 }
 
 impl From<zbus::Error> for Failure {
