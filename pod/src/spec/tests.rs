@@ -87,14 +87,8 @@ fn golden_plain() {
     check("plain", &Case::new());
 }
 
-#[test]
-fn golden_privileged_on_the_nodes_namespaces() {
-    let mut case = Case::new();
-    case.container.security.privileged = true;
-    case.container.security.namespaces.pid = PidMode::Node;
-    case.pod.security.namespaces.network = PodOrNode::Node;
-    case.pod.security.namespaces.ipc = PodOrNode::Node;
-    case.devices = vec![DeviceNode {
+fn kvm() -> DeviceNode {
+    DeviceNode {
         path: "/dev/kvm".into(),
         kind: LinuxDeviceType::C,
         major: 10,
@@ -103,7 +97,17 @@ fn golden_privileged_on_the_nodes_namespaces() {
         uid: 0,
         gid: 108,
         access: "rwm".into(),
-    }];
+    }
+}
+
+#[test]
+fn golden_privileged_on_the_nodes_namespaces() {
+    let mut case = Case::new();
+    case.container.security.privileged = true;
+    case.container.security.namespaces.pid = PidMode::Node;
+    case.pod.security.namespaces.network = PodOrNode::Node;
+    case.pod.security.namespaces.ipc = PodOrNode::Node;
+    case.devices = vec![kvm()];
     check("privileged", &case);
 }
 
@@ -188,16 +192,7 @@ fn golden_user_namespace() {
         users: Some(ids),
     };
     case.container.mounts = vec![bind];
-    case.devices = vec![DeviceNode {
-        path: "/dev/kvm".into(),
-        kind: LinuxDeviceType::C,
-        major: 10,
-        minor: 232,
-        mode: 0o660,
-        uid: 0,
-        gid: 108,
-        access: "rwm".into(),
-    }];
+    case.devices = vec![kvm()];
     check("users", &case);
 }
 

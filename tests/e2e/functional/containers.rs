@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use corten_tests::{Container, host, newest, on_node};
+use corten_tests::image::Image;
+use corten_tests::origin::Origin;
+use corten_tests::registry::BUSYBOX;
+use corten_tests::{Container, Result, host, newest, on_node};
 use k8s_cri::v1 as wire;
 use tonic::Code;
 
@@ -112,16 +115,19 @@ fn a_later_stop_with_less_grace_shortens_the_first() {
     });
 }
 
+/// An image whose containers are to be stopped by this signal, and the registry that has it.
+fn image_with_stop_signal(signal: &str) -> Result<(Origin, String)> {
+    let config = serde_json::json!({"StopSignal": signal, "Env": ["PATH=/bin:/usr/bin"]});
+    let image = Image::on(BUSYBOX, &config, vec![])?;
+    let origin = Origin::start()?;
+    let reference = origin.offer("stopsignal", &image);
+    Ok((origin, reference))
+}
+
 #[test]
 fn the_images_stop_signal_is_used() {
     on_node(async |kubelet| {
-        let image = corten_tests::image::Image::on(
-            corten_tests::registry::BUSYBOX,
-            &serde_json::json!({"StopSignal": "SIGUSR2", "Env": ["PATH=/bin:/usr/bin"]}),
-            vec![],
-        )?;
-        let origin = corten_tests::origin::Origin::start()?;
-        let reference = origin.offer("stopsignal", &image);
+        let (_origin, reference) = image_with_stop_signal("SIGUSR2")?;
         let pod = kubelet.pod().run().await?;
         let script = "trap 'exit 5' USR2; trap 'exit 6' TERM; echo up; sleep 1000 & wait";
         let container = pod.container().image(&reference).sh(script).start().await?;
@@ -135,13 +141,7 @@ fn the_images_stop_signal_is_used() {
 #[test]
 fn the_requests_stop_signal_goes_over_the_images() {
     on_node(async |kubelet| {
-        let image = corten_tests::image::Image::on(
-            corten_tests::registry::BUSYBOX,
-            &serde_json::json!({"StopSignal": "SIGUSR2", "Env": ["PATH=/bin:/usr/bin"]}),
-            vec![],
-        )?;
-        let origin = corten_tests::origin::Origin::start()?;
-        let reference = origin.offer("stopsignal", &image);
+        let (_origin, reference) = image_with_stop_signal("SIGUSR2")?;
         let pod = kubelet.pod().run().await?;
         let script = "trap 'exit 4' USR1; trap 'exit 5' USR2; echo up; sleep 1000 & wait";
         let request = pod.container().image(&reference).sh(script).request().await?;

@@ -1,7 +1,7 @@
 //! Limits: what the kernel is told, what it does at the limit, and changing it while it runs.
 
 use anyhow::Context;
-use corten_tests::{Container, Result, Setup, newest, on_node, on_own_node};
+use corten_tests::{Container, Kubelet, Result, Setup, newest, on_node, on_own_node};
 use k8s_cri::v1 as wire;
 use tonic::Code;
 
@@ -75,20 +75,22 @@ fn containers_are_in_the_pods_cgroup_by_their_id() {
     });
 }
 
+/// How a script ends that has 15 MiB of memory.
+async fn with_little_memory(kubelet: &Kubelet, script: &str) -> Result<wire::ContainerStatus> {
+    let pod = kubelet.pod().run().await?;
+    let container = pod.container().sh(script).limits(|limits| {
+        limits.memory_limit_in_bytes = 15 * MIB;
+        limits.memory_swap_limit_in_bytes = 15 * MIB;
+    });
+    container.start().await?.exited().await
+}
+
 #[test]
 fn too_much_memory_ends_in_oom_killed() {
     on_node(async |kubelet| {
-        let pod = kubelet.pod().run().await?;
-        let container = pod
-            .container()
-            .sh("sleep 0.1; exec dd if=/dev/zero of=/dev/null bs=40M count=1")
-            .limits(|limits| {
-                limits.memory_limit_in_bytes = 15 * MIB;
-                limits.memory_swap_limit_in_bytes = 15 * MIB;
-            })
-            .start()
-            .await?;
-        let exited = container.exited().await?;
+        let exited =
+            with_little_memory(kubelet, "sleep 0.1; exec dd if=/dev/zero of=/dev/null bs=40M count=1")
+                .await?;
         assert_eq!((exited.exit_code, exited.reason.as_str()), (137, "OOMKilled"));
         Ok(())
     });
@@ -97,17 +99,9 @@ fn too_much_memory_ends_in_oom_killed() {
 #[test]
 fn an_oom_kill_is_the_reason_though_the_command_ended_well() {
     on_node(async |kubelet| {
-        let pod = kubelet.pod().run().await?;
-        let container = pod
-            .container()
-            .sh("sleep 0.1; dd if=/dev/zero of=/dev/null bs=40M count=1; exit 0")
-            .limits(|limits| {
-                limits.memory_limit_in_bytes = 15 * MIB;
-                limits.memory_swap_limit_in_bytes = 15 * MIB;
-            })
-            .start()
-            .await?;
-        let exited = container.exited().await?;
+        let exited =
+            with_little_memory(kubelet, "sleep 0.1; dd if=/dev/zero of=/dev/null bs=40M count=1; exit 0")
+                .await?;
         assert_eq!((exited.exit_code, exited.reason.as_str()), (0, "OOMKilled"));
         Ok(())
     });
