@@ -20,7 +20,7 @@ mod info;
 mod logs;
 mod message;
 mod metrics;
-mod output;
+pub(crate) mod output;
 mod pods;
 mod pull;
 mod remote;

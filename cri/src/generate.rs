@@ -2,13 +2,13 @@
 //! pages and completions from the command line, the configuration file from the options, the seccomp profile.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap_complete::Shell;
 
-use crate::config;
+use crate::{cli, config};
 
 /// Prints completions.
 #[derive(Debug, clap::Args)]
@@ -27,7 +27,7 @@ pub(crate) struct Generate {
 
 impl Completion {
     pub(crate) fn run(self, command: clap::Command) -> anyhow::Result<()> {
-        io::stdout().write_all(&completion(self.shell, command)).context("print the completions")
+        cli::output::stdout().write_all(&completion(self.shell, command)).context("print the completions")
     }
 }
 

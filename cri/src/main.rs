@@ -3,6 +3,8 @@
 //! One program with subcommands: `serve` is the server (`serve.rs` puts its parts together), `config` looks at the
 //! configuration, everything else is a client of the server's socket (`cli.rs`).
 #![forbid(unsafe_code)]
+// These panic when nobody reads: `cli::output` has what does not.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod cli;
 mod config;
@@ -20,6 +22,7 @@ mod telemetry;
 mod watchdog;
 mod wire;
 
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,6 +30,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::cli::output::{ReaderLeft, complain, print_line, stdout};
 use crate::config::Config;
 
 /// Corten runs Kubernetes' pods.
@@ -94,10 +98,13 @@ fn main() -> ExitCode {
     told(done)
 }
 
-/// Says what went wrong.
+/// Says what went wrong; a reader that has had enough is nothing wrong.
 fn told(done: anyhow::Result<ExitCode>) -> ExitCode {
     done.unwrap_or_else(|error| {
-        eprintln!("corten: {error:#}");
+        if ReaderLeft::is_behind(&error) {
+            return ExitCode::from(ReaderLeft::EXIT_CODE);
+        }
+        complain(format_args!("{error:#}"));
         ExitCode::FAILURE
     })
 }
@@ -144,16 +151,15 @@ fn enter_cgroup(path: &str) -> Result<(), runtime::cgroup::Error> {
 impl ConfigCommand {
     fn run(self) -> anyhow::Result<()> {
         match self {
-            Self::Default => print!("{}", config::default_file()?),
+            Self::Default => Ok(stdout().write_all(config::default_file()?.as_bytes())?),
             Self::Check { file } => {
                 Config::load(file.as_deref())?;
                 let path = file.unwrap_or_else(|| config::DEFAULT_PATH.into());
                 let found =
                     if path.exists() { "no mistakes" } else { "not there: every option is at its default" };
-                println!("{}: {found}", path.display());
+                print_line(&format!("{}: {found}", path.display()))
             }
         }
-        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::client::{Client, answer};
 use super::follow::follow;
+use super::output::stdout;
 use super::remote::{Transport, Wanted, command};
 use crate::wire::cri::{ExecRequest, ExecSyncRequest};
 
@@ -57,7 +58,7 @@ impl Exec {
         let request =
             ExecSyncRequest { container_id: self.container, cmd: self.command, timeout: self.timeout };
         let output = answer(client.runtime.exec_sync(request).await)?;
-        std::io::stdout().write_all(&output.stdout)?;
+        stdout().write_all(&output.stdout)?;
         std::io::stderr().write_all(&output.stderr)?;
         Ok(exit_code(output.exit_code))
     }

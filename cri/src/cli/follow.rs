@@ -9,6 +9,7 @@ use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::exec::exit_code;
+use super::output;
 use super::remote::{Remote, Wanted};
 use super::terminal::{self, Keys, Raw};
 use crate::stream::client::{Inbound, Outbound};
@@ -45,11 +46,11 @@ pub(crate) async fn follow(remote: Remote, wanted: Wanted) -> anyhow::Result<Exi
     let own_terminal = wanted.tty && wanted.stdin && terminal::is_there();
     let raw = own_terminal.then(Raw::enter).transpose().context("take the terminal")?;
     let outputs = async {
-        let stdout = show(Some(stdout), std::io::stdout());
+        let stdout = show(Some(stdout), output::stdout());
         let stderr = show(stderr, std::io::stderr());
-        let (stdout, stderr, outcome) = tokio::join!(stdout, stderr, read(error));
-        stdout?;
-        stderr?;
+        let outcome = async { Ok(read(error).await) };
+        // Who cannot show what comes does not wait for its end.
+        let ((), (), outcome) = tokio::try_join!(stdout, stderr, outcome)?;
         anyhow::Ok(outcome)
     };
     let inputs = async {

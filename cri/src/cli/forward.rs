@@ -10,6 +10,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::client::{Client, answer};
+use super::output::{complain, print_line};
 use super::remote::{Transport, port_forward};
 use crate::stream::client::{Headers, Streams};
 use crate::wire::cri::PortForwardRequest;
@@ -81,7 +82,7 @@ async fn listen(ports: Ports) -> anyhow::Result<Vec<Entrance>> {
         };
         let address = listener.local_addr()?;
         local = address.port();
-        println!("Forwarding from {address} -> {}", ports.remote);
+        print_line(&format!("Forwarding from {address} -> {}", ports.remote))?;
         entrances.push(Entrance { listener, remote: ports.remote });
     }
     Ok(entrances)
@@ -96,7 +97,7 @@ async fn serve(entrances: &[Entrance], streams: &Streams) -> anyhow::Result<()> 
         tokio::select! {
             Some((entrance, arrived)) = arrivals.next() => {
                 let socket = arrived.context("accept a connection")?;
-                println!("Handling connection for {}", entrance.listener.local_addr()?.port());
+                print_line(&format!("Handling connection for {}", entrance.listener.local_addr()?.port()))?;
                 connections.push(lead(streams, socket, entrance.remote, count));
                 arrivals.push(arrival(entrance));
                 count += 1;
@@ -150,7 +151,7 @@ async fn lead(streams: &Streams, mut socket: TcpStream, remote: u16, request: u6
     };
     let ((), text) = tokio::join!(carried, complaint);
     if !text.is_empty() {
-        eprintln!("corten: {}", String::from_utf8_lossy(&text));
+        complain(String::from_utf8_lossy(&text));
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use super::client::{Client, answer};
+use super::output::stdout;
 use crate::wire::cri::{ContainerState, ContainerStatus, ContainerStatusRequest};
 
 /// `logs`
@@ -90,7 +91,7 @@ impl Log {
         loop {
             let count = self.file.read(&mut buffer).await?;
             if count == 0 {
-                return Ok(std::io::stdout().flush()?);
+                return Ok(stdout().flush()?);
             }
             self.rest.extend_from_slice(&buffer[..count]);
             while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
@@ -134,7 +135,7 @@ fn show(line: &[u8], timestamps: bool) -> anyhow::Result<()> {
     let (Some(time), Some(stream), Some(tags), Some(text)) =
         (fields.next(), fields.next(), fields.next(), fields.next())
     else {
-        return Ok(std::io::stdout().write_all(line)?);
+        return Ok(stdout().write_all(line)?);
     };
     let is_partial = tags.split(|byte| *byte == b':').next() == Some(b"P");
     let text = if is_partial { text.strip_suffix(b"\n").unwrap_or(text) } else { text };
@@ -146,7 +147,7 @@ fn show(line: &[u8], timestamps: bool) -> anyhow::Result<()> {
     shown.extend_from_slice(text);
     match stream {
         b"stderr" => std::io::stderr().write_all(&shown)?,
-        _ => std::io::stdout().write_all(&shown)?,
+        _ => stdout().write_all(&shown)?,
     }
     Ok(())
 }

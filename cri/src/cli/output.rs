@@ -1,6 +1,7 @@
 //! How answers look: tables, JSON, YAML, sizes and ages.
 
-use std::io::Write;
+use std::fmt;
+use std::io::{self, Stdout, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
@@ -27,7 +28,7 @@ pub(crate) fn print_value(value: &Value, format: Format) -> anyhow::Result<()> {
 
 /// Makes room for what is printed anew.
 pub(crate) fn clear_screen() -> anyhow::Result<()> {
-    let mut out = std::io::stdout();
+    let mut out = stdout();
     write!(out, "\x1b[2J\x1b[H")?;
     Ok(out.flush()?)
 }
@@ -49,9 +50,59 @@ fn print_row(cells: &[String], widths: &[usize]) -> anyhow::Result<()> {
     print_line(line.trim_end())
 }
 
-/// Prints a line; a reader that went away is an error, not a panic.
+/// Prints a line.
 pub(crate) fn print_line(line: &str) -> anyhow::Result<()> {
-    Ok(writeln!(std::io::stdout(), "{line}")?)
+    Ok(writeln!(stdout(), "{line}")?)
+}
+
+/// Says something on standard error. Who does not listen there is told nothing.
+pub(crate) fn complain(what: impl fmt::Display) {
+    drop(writeln!(io::stderr(), "corten: {what}"));
+}
+
+/// Standard output. Everything that this program prints goes there through it.
+pub(crate) fn stdout() -> Printer {
+    Printer(io::stdout())
+}
+
+/// Standard output, whose errors say when its reader has left (`corten logs C | head`).
+#[derive(Debug)]
+pub(crate) struct Printer(Stdout);
+
+/// Nobody reads any more what this program prints: an end, and nothing to complain about.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads what is printed")]
+pub(crate) struct ReaderLeft;
+
+impl ReaderLeft {
+    /// The exit code of programs that SIGPIPE ends, as shells count: 128 and the signal's number.
+    pub(crate) const EXIT_CODE: u8 = 128 + 13;
+
+    /// Whether this is why something failed.
+    pub(crate) fn is_behind(error: &anyhow::Error) -> bool {
+        let inner = |cause: &(dyn std::error::Error + 'static)| {
+            let inner = cause.downcast_ref::<io::Error>()?.get_ref()?;
+            Some(inner.is::<Self>())
+        };
+        error.chain().any(|cause| inner(cause).unwrap_or_default())
+    }
+
+    fn told(error: io::Error) -> io::Error {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return io::Error::new(io::ErrorKind::BrokenPipe, Self);
+        }
+        error
+    }
+}
+
+impl Write for Printer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(ReaderLeft::told)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(ReaderLeft::told)
+    }
 }
 
 /// The beginning of an id that people copy.

@@ -4,6 +4,8 @@ use std::io::{self, IsTerminal};
 
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
+use super::output;
+
 /// Keys that leave a session and let it run: control-p, control-q, as with crictl.
 const DETACH: [u8; 2] = [0x10, 0x11];
 
@@ -27,7 +29,7 @@ impl Raw {
 impl Drop for Raw {
     fn drop(&mut self) {
         if let Err(error) = tcsetattr(io::stdin(), OptionalActions::Now, &self.before) {
-            eprintln!("corten: the terminal stays as it is: {error}; `reset` helps");
+            output::complain(format_args!("the terminal stays as it is: {error}; `reset` helps"));
         }
     }
 }

@@ -205,3 +205,39 @@ fn a_mistake_is_told_on_standard_error_with_a_failing_code() {
         Ok(())
     });
 }
+
+#[test]
+fn a_reader_that_has_had_enough_is_no_mistake() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        let pod = kubelet.pod().run().await?;
+        let container = pod.container().sh("echo said; exec sleep 1000").start().await?;
+        container.says("said").await?;
+        let commands: [&[&str]; 10] = [
+            &["config", "default"],
+            &["config", "check"],
+            &["completion"],
+            &["explain", BUSYBOX],
+            &["pods"],
+            &["info", "-o", "yaml"],
+            &["logs", &container.id],
+            &["exec", "--sync", &container.id, "echo", "x"],
+            &["exec", &container.id, "yes"],
+            &["export", "-o", "-", BUSYBOX],
+        ];
+        for args in commands {
+            let (reader, writer) = std::io::pipe()?;
+            drop(reader);
+            let output = kubelet.node().cli(args)?.stdout(writer).stderr(Stdio::piped()).spawn()?;
+            let output = output.wait_with_output()?;
+            let said = String::from_utf8_lossy(&output.stderr);
+            // What shells say of a program that SIGPIPE ended.
+            assert_eq!((output.status.code(), said.as_ref()), (Some(141), ""), "{args:?}");
+        }
+        // Nobody hears the complaint: its exit code is still its own.
+        let (reader, writer) = std::io::pipe()?;
+        drop(reader);
+        let status = kubelet.node().cli(&["inspect", "nothing"])?.stderr(writer).status()?;
+        assert_eq!(status.code(), Some(1));
+        Ok(())
+    });
+}

@@ -1,10 +1,12 @@
 //! What images are written to: a directory, or a tar archive. Nothing takes its name before it is whole.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
+
+use crate::cli::output;
 
 const BLOCK: usize = 512;
 
@@ -37,7 +39,7 @@ impl Target {
     /// Writes an archive to a file, or to standard output (`-`).
     pub(super) fn archive(path: &Path) -> anyhow::Result<Self> {
         let (output, place): (Box<dyn Write>, _) = if path == Path::new("-") {
-            (Box::new(io::stdout()), None)
+            (Box::new(output::stdout()), None)
         } else {
             let mut unfinished = path.as_os_str().to_owned();
             unfinished.push(format!(".{}.new", std::process::id()));
