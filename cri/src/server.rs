@@ -162,6 +162,8 @@ fn refuse_living(path: &Path) -> Result<(), Error> {
         Err(source) => return Err(Error::Socket { operation: "look at", path: path.to_owned(), source }),
     }
     match connect(path) {
+        // A child that a killed server was about to start has its sockets until it executes its own program.
+        Ok(maker) if is_gone(maker) => Ok(()),
         Ok(_) => Err(Error::InUse { path: path.to_owned() }),
         // Its queue is full of clients that wait for an answer: somebody may live there.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -171,7 +173,8 @@ fn refuse_living(path: &Path) -> Result<(), Error> {
     }
 }
 
-fn connect(path: &Path) -> io::Result<()> {
+/// Connects, and says which process listens there, or did.
+fn connect(path: &Path) -> io::Result<rustix::process::Pid> {
     let (directory, name) = open_directory(path)?;
     let socket = rustix::net::socket_with(
         rustix::net::AddressFamily::UNIX,
@@ -180,7 +183,12 @@ fn connect(path: &Path) -> io::Result<()> {
         None,
     )?;
     let address = rustix::net::SocketAddrUnix::new(short(&directory, &name))?;
-    Ok(rustix::net::connect(&socket, &address)?)
+    rustix::net::connect(&socket, &address)?;
+    Ok(rustix::net::sockopt::socket_peercred(&socket)?.pid)
+}
+
+fn is_gone(process: rustix::process::Pid) -> bool {
+    rustix::process::test_kill_process(process) == Err(rustix::io::Errno::SRCH)
 }
 
 /// Makes the socket in a directory that only root enters, and moves it to its place with its mode set: nobody

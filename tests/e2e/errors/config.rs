@@ -54,6 +54,24 @@ fn a_daemon_with_a_wrong_configuration_does_not_start() {
 }
 
 #[test]
+fn a_directory_has_one_server() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        let node = kubelet.node();
+        let other = node.dir().join("second");
+        for (root, state) in [(&node.root(), &other), (&other, &node.state())] {
+            let mut second = Command::new(host::corten()?);
+            second.arg("serve").arg("--config").arg(node.config_file());
+            second.arg("--root").arg(root).arg("--state").arg(state);
+            let output = second.arg("--listen").arg(format!("unix://{}/sock", other.display())).output()?;
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success() && said.contains("another server uses"), "{said}");
+        }
+        fs::remove_dir_all(other)?;
+        Ok(())
+    });
+}
+
+#[test]
 fn a_drop_in_adds_to_the_file_and_its_errors_name_it() {
     on_own_node(&Setup::default(), async |_| {
         let dir = tempfile::tempdir()?;
