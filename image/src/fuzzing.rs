@@ -13,7 +13,12 @@ pub fn manifest(data: &[u8]) {
     let (head, body) = split(data);
     let Ok(document) = Document::parse(body, head, "fuzzed") else { return };
     match document {
-        Document::Image(manifest) => assert!(manifest.layers.len() <= 256, "layers are bounded"),
+        Document::Image(manifest) => {
+            assert!(manifest.layers.len() <= 256, "layers are bounded");
+            let Some(artifact) = manifest.artifact else { return };
+            assert_eq!(artifact.names.len(), manifest.layers.len(), "each file has a name");
+            assert!(artifact.names.iter().all(|name| !name.is_root()), "and a place");
+        }
         Document::Index(entries) => assert!(entries.len() <= 1000, "entries are bounded"),
     }
 }

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Digest, Error};
 
-/// The one id of an image: the digest of its configuration, which is the same wherever it was pulled from.
+/// The one id of an image: the digest of its configuration, which is the same wherever it was pulled from. Artifacts
+/// often have an empty configuration: theirs is the digest of the manifest.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ImageId(Digest);
@@ -38,6 +39,9 @@ pub struct Image {
     pub architecture: String,
     /// When it was built, as the builder wrote it (RFC 3339).
     pub created: Option<String>,
+    /// The type of an artifact, which can be mounted as a volume. None: a container can run from it.
+    #[serde(default)]
+    pub artifact_type: Option<String>,
 }
 
 /// The part of an image's configuration that a container starts from.
@@ -71,7 +75,7 @@ impl ImageId {
         Self(config)
     }
 
-    /// Returns the digest of the configuration.
+    /// Returns the digest.
     pub fn digest(&self) -> &Digest {
         &self.0
     }
@@ -94,7 +98,7 @@ impl FromStr for ImageId {
 }
 
 /// A configuration as the registry has it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Configuration {
     /// What a container starts from.
     pub(crate) settings: ImageConfig,

@@ -55,6 +55,10 @@ impl Import {
         let Document::Image(manifest) = Document::parse(&new.manifest, None, what)? else {
             return Err(invalid("it is an index".to_owned()));
         };
+        if let Some(artifact) = &manifest.artifact {
+            let reason = format!("it is an artifact of type {:?}, which only a pull brings", artifact.kind);
+            return Err(Error::Unsupported { what: what.to_owned(), reason });
+        }
         let found = manifest.config.digest.same_of(&new.config);
         if found != manifest.config.digest {
             let expected = manifest.config.digest;
@@ -63,8 +67,9 @@ impl Import {
         let config = Configuration::parse(&new.config, manifest.layers.len())
             .map_err(|reason| invalid(crate::error::excerpt(&reason)))?;
         let chain = config.chain().into_iter().zip(&config.diff_ids);
-        let expected: Vec<_> =
-            chain.map(|(chain, diff_id)| LayerExpectation { chain, diff_id: diff_id.clone() }).collect();
+        let expected: Vec<_> = chain
+            .map(|(chain, diff_id)| LayerExpectation { chain, diff_id: Some(diff_id.clone()) })
+            .collect();
         let layers = expected.iter().map(|layer| store.layer(&layer.chain)).collect();
         let manifest_digest = Digest::sha256(&new.manifest);
         Ok(Self { store, new, manifest, manifest_digest, config, expected, layers, writing: None })
@@ -110,7 +115,8 @@ impl Import {
             manifest: new.manifest,
             manifest_digest,
             config: new.config,
-            config_digest: manifest.config.digest,
+            id: ImageId::new(manifest.config.digest),
+            artifact_type: None,
             settings: config.settings,
             architecture: config.architecture,
             created: config.created,

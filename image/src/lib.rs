@@ -5,6 +5,7 @@
 //! runtime's. Formats: OCI image and distribution specifications, Docker's schema 2.
 #![forbid(unsafe_code)]
 
+mod artifact;
 mod config;
 mod credentials;
 mod digest;

@@ -161,7 +161,7 @@ impl Puller {
         let layers = self.fetch(&resolved, &hosts, board).await?;
 
         show(board, |progress| progress.phase = Phase::Committing);
-        let Resolved { manifest_digest, manifest_body, digests, manifest, config_body, config, .. } =
+        let Resolved { id, manifest_digest, manifest_body, digests, manifest, config_body, config, .. } =
             resolved;
         let image = self.store.commit(NewImage {
             names: vec![name.clone()],
@@ -169,7 +169,8 @@ impl Puller {
             manifest: manifest_body,
             manifest_digest,
             config: config_body,
-            config_digest: manifest.config.digest,
+            id,
+            artifact_type: manifest.artifact.map(|artifact| artifact.kind),
             settings: config.settings,
             architecture: config.architecture,
             created: config.created,

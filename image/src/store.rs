@@ -75,8 +75,15 @@ pub struct Usage {
 pub(crate) struct LayerExpectation {
     /// The chain id: the layer together with all below it.
     pub(crate) chain: Digest,
-    /// The digest of the uncompressed archive.
-    pub(crate) diff_id: Digest,
+    /// The digest of the uncompressed archive. None: the archive is made on the way, and nobody knows it before.
+    pub(crate) diff_id: Option<Digest>,
+}
+
+impl LayerExpectation {
+    /// Returns what the layer is called while it is on its way.
+    fn name(&self) -> &Digest {
+        self.diff_id.as_ref().unwrap_or(&self.chain)
+    }
 }
 
 /// The answer to [`Store::begin_layer`].
@@ -102,8 +109,10 @@ pub(crate) struct NewImage {
     pub(crate) manifest_digest: Digest,
     /// The configuration, byte for byte.
     pub(crate) config: Bytes,
-    /// Its digest, which becomes the image's id.
-    pub(crate) config_digest: Digest,
+    /// The image's id.
+    pub(crate) id: ImageId,
+    /// The type of an artifact. None: a container can run from it.
+    pub(crate) artifact_type: Option<String>,
     /// What was read from the configuration.
     pub(crate) settings: ImageConfig,
     /// The architecture it was built for, in Go's words.

@@ -31,6 +31,8 @@ pub struct Settings {
     pub client_certificates: bool,
     /// Is a cache of the registry at this address.
     pub cache_of: Option<String>,
+    /// Is empty, and takes what is pushed.
+    pub empty: bool,
 }
 
 /// A running registry with the stand-in images.
@@ -55,10 +57,8 @@ impl Distribution {
             tempfile::Builder::new().prefix("corten-registry-").tempdir().context("make a directory")?;
         let port = host::free_port()?;
         fs::write(dir.path().join("htpasswd"), format!("{USER}:{HASH}\n")).context("write htpasswd")?;
-        let storage = match settings.cache_of {
-            Some(_) => dir.path().join("cache"),
-            None => images.join("registry"),
-        };
+        let own = settings.empty || settings.cache_of.is_some();
+        let storage = if own { dir.path().join("storage") } else { images.join("registry") };
         let text = configuration(settings, dir.path(), &storage, port);
         let path = dir.path().join("config.yml");
         fs::write(&path, text).context("write the registry's configuration")?;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::path::Path;
 
 use anyhow::Context;
 use flate2::Compression;
@@ -167,6 +168,45 @@ impl Image {
     /// Like [`Self::new`], on the layers of a stand-in image.
     pub fn on(reference: &str, config: &Value, layers: Vec<Layer>) -> Result<Self> {
         Self::build(Base::read(reference)?, config, layers)
+    }
+
+    /// Makes an artifact: a configuration of the type `kind`, and files by their titles, or by none.
+    pub fn artifact(kind: &str, files: &[(Option<&str>, &str, &[u8])]) -> Self {
+        let config = br#"{"name":"web","version":"1.0.0"}"#;
+        let layers: Vec<Value> = files
+            .iter()
+            .map(|(title, media_type, content)| {
+                let mut descriptor = describe(media_type, content);
+                if let Some(title) = title {
+                    descriptor["annotations"] = json!({"org.opencontainers.image.title": title});
+                }
+                descriptor
+            })
+            .collect();
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": describe(kind, config),
+            "layers": layers,
+        });
+        let mut blobs: Vec<_> =
+            files.iter().map(|(_, _, content)| (digest(content), content.to_vec())).collect();
+        blobs.push((digest(config), config.to_vec()));
+        Self { blobs, manifest: manifest.to_string().into_bytes() }
+    }
+
+    /// Writes it as an OCI layout, where tools like skopeo find it.
+    pub fn write_layout(&self, dir: &Path) -> Result {
+        let blobs = dir.join("blobs/sha256");
+        fs::create_dir_all(&blobs).context("make a layout")?;
+        let manifest = (digest(&self.manifest), self.manifest.clone());
+        for (digest, content) in self.blobs.iter().chain([&manifest]) {
+            fs::write(blobs.join(digest.trim_start_matches("sha256:")), content).context("write a blob")?;
+        }
+        let entry = describe("application/vnd.oci.image.manifest.v1+json", &self.manifest);
+        let index = json!({"schemaVersion": 2, "manifests": [entry]});
+        fs::write(dir.join("index.json"), index.to_string()).context("write the index")?;
+        fs::write(dir.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#).context("write a layout")
     }
 
     fn build(base: Base, config: &Value, layers: Vec<Layer>) -> Result<Self> {

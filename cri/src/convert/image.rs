@@ -99,6 +99,7 @@ pub(crate) fn info(image: &Image) -> Value {
             },
         },
         "manifestDigest": image.manifest_digest,
+        "artifactType": image.artifact_type,
         "layers": image.layers,
     })
 }

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::resolve::Resolved;
 use super::{Board, Puller, show};
+use crate::artifact::Wrapping;
 use crate::metrics::Metrics;
 use crate::registry::manifest::Descriptor;
 use crate::registry::{Again, Failure, Host, Patience};
@@ -31,6 +32,8 @@ struct Job {
     index: usize,
     descriptor: Descriptor,
     expected: LayerExpectation,
+    /// What is put around a blob that is no archive.
+    wrapping: Option<Wrapping>,
 }
 
 /// A transfer that did not come to its end.
@@ -52,8 +55,8 @@ impl Puller {
         let hosts = in_order(image, hosts);
         let turns = Arc::new(Semaphore::new(self.parallel_layers));
         let mut tasks = JoinSet::new();
-        let layers = image.manifest.layers.iter().zip(image.config.chain()).zip(&image.config.diff_ids);
-        for (index, ((descriptor, chain), diff_id)) in layers.enumerate() {
+        let layers = image.manifest.layers.iter().zip(image.layers());
+        for (index, (descriptor, (expected, wrapping))) in layers.enumerate() {
             let job = Job {
                 store: self.store.clone(),
                 hosts: hosts.clone(),
@@ -62,7 +65,8 @@ impl Puller {
                 metrics: self.metrics.clone(),
                 index,
                 descriptor: descriptor.clone(),
-                expected: LayerExpectation { chain, diff_id: diff_id.clone() },
+                expected,
+                wrapping,
             };
             let turns = Arc::clone(&turns);
             tasks.spawn(async move {
@@ -108,7 +112,7 @@ impl Job {
                 Some(stream) => *stream,
                 None => match self.store.begin_layer(self.expected.clone()).await? {
                     Begun::Here(layer) => return Ok(self.done(layer, "store")),
-                    Begun::Write(writer) => Stream::new(writer, self.descriptor.digest.algorithm()),
+                    Begun::Write(writer) => self.stream(writer).await?,
                 },
             };
             let mixed = stream.done > 0;
@@ -161,11 +165,22 @@ impl Job {
             let error = Error::DigestMismatch { what: self.what(host), expected, found };
             return Err(Broken::Source(error, None));
         }
-        let layer = match stream.writer {
-            Ok(writer) => writer.finish().await,
-            Err(error) => Err(error),
-        };
-        layer.map_err(Broken::Sink)
+        self.finish(stream.writer).await.map_err(Broken::Sink)
+    }
+
+    async fn stream(&self, mut writer: LayerWriter) -> Result<Stream, Error> {
+        if let Some(wrapping) = &self.wrapping {
+            writer.write(wrapping.before.clone()).await?;
+        }
+        Ok(Stream::new(writer, self.descriptor.digest.algorithm()))
+    }
+
+    async fn finish(&self, writer: Result<LayerWriter, Error>) -> Result<Layer, Error> {
+        let mut writer = writer?;
+        if let Some(wrapping) = &self.wrapping {
+            writer.write(wrapping.after.clone()).await?;
+        }
+        writer.finish().await
     }
 
     /// Takes the stream further by one request. Inside: what the request came to; outside: what the store says.
@@ -225,6 +240,19 @@ impl Job {
             }
         });
         layer
+    }
+}
+
+impl Resolved {
+    /// Returns what each blob of the manifest has to become, and what is put around it for that.
+    fn layers(&self) -> Vec<(LayerExpectation, Option<Wrapping>)> {
+        if let Some(artifact) = &self.manifest.artifact {
+            return artifact.layers(&self.manifest.layers);
+        }
+        let layers = self.config.chain().into_iter().zip(&self.config.diff_ids);
+        let expected =
+            layers.map(|(chain, diff_id)| LayerExpectation { chain, diff_id: Some(diff_id.clone()) });
+        expected.map(|expected| (expected, None)).collect()
     }
 }
 

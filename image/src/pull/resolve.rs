@@ -9,7 +9,7 @@ use super::Puller;
 use crate::image::Configuration;
 use crate::registry::manifest::{Document, Manifest};
 use crate::registry::{Again, Failure, Host, Wanted};
-use crate::{Digest, Error};
+use crate::{Digest, Error, ImageId};
 
 /// How many indexes may lead to a manifest.
 const MAX_INDEXES: usize = 2;
@@ -19,6 +19,7 @@ const MAX_INDEXES: usize = 2;
 pub(super) struct Resolved {
     /// Who knew it.
     pub(super) host: Arc<Host>,
+    pub(super) id: ImageId,
     /// What the repository knows it by: the digest of what the name means, then that of the manifest.
     pub(super) digests: Vec<Digest>,
     pub(super) manifest: Manifest,
@@ -112,19 +113,16 @@ impl Puller {
         };
         digests.extend((digests[0] != fetched.digest).then(|| fetched.digest.clone()));
         let config_body = host.config(&manifest.config).await?;
-        let config = Configuration::parse(&config_body, manifest.layers.len()).map_err(|reason| {
-            let what = format!("config {} of {}", manifest.config.digest, host.name());
-            Failure::last(Error::InvalidImage { what, reason: crate::error::excerpt(&reason) })
-        })?;
-        if !config.os.is_empty() && config.os != "linux" {
-            return Err(Failure::last(Error::Platform {
-                reference: host.name(),
-                wanted: self.machine.to_string(),
-                offered: format!("{}/{}", crate::error::excerpt(&config.os), config.architecture),
-            }));
-        }
+        let (id, config) = match manifest.artifact {
+            Some(_) => (ImageId::new(fetched.digest.clone()), Configuration::default()),
+            None => {
+                let config = self.configuration(host, &manifest, &config_body)?;
+                (ImageId::new(manifest.config.digest.clone()), config)
+            }
+        };
         Ok(Resolved {
             host: Arc::clone(host),
+            id,
             digests,
             manifest,
             manifest_digest: fetched.digest,
@@ -132,5 +130,21 @@ impl Puller {
             config,
             config_body,
         })
+    }
+
+    /// Reads the configuration of an image that can run here.
+    fn configuration(&self, host: &Host, manifest: &Manifest, body: &[u8]) -> Result<Configuration, Failure> {
+        let config = Configuration::parse(body, manifest.layers.len()).map_err(|reason| {
+            let what = format!("config {} of {}", manifest.config.digest, host.name());
+            Failure::last(Error::InvalidImage { what, reason: crate::error::excerpt(&reason) })
+        })?;
+        if config.os.is_empty() || config.os == "linux" {
+            return Ok(config);
+        }
+        Err(Failure::last(Error::Platform {
+            reference: host.name(),
+            wanted: self.machine.to_string(),
+            offered: format!("{}/{}", crate::error::excerpt(&config.os), config.architecture),
+        }))
     }
 }

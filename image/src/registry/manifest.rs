@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::platform::Platform;
+use crate::artifact::Artifact;
 use crate::error::excerpt;
 use crate::{Digest, Error};
 
@@ -51,6 +52,8 @@ pub(crate) struct Manifest {
     pub(crate) config: Descriptor,
     /// The layers, the lowest first.
     pub(crate) layers: Vec<Descriptor>,
+    /// None: they are the layers of an image.
+    pub(crate) artifact: Option<Artifact>,
 }
 
 /// One entry of an index.
@@ -78,7 +81,6 @@ pub(crate) struct Descriptor {
 struct Shape {
     schema_version: u64,
     media_type: Option<String>,
-    artifact_type: Option<String>,
     manifests: Option<IgnoredAny>,
     layers: Option<IgnoredAny>,
     fs_layers: Option<IgnoredAny>,
@@ -120,27 +122,40 @@ impl Document {
                 if manifest.layers.len() > MAX_LAYERS {
                     return Err(too_many(what, "layers", MAX_LAYERS));
                 }
-                let config = &manifest.config;
-                if !matches!(
-                    config.media_type.as_str(),
-                    IMAGE_CONFIG_MEDIA_TYPE | IMAGE_DOCKER_CONFIG_MEDIA_TYPE
-                ) {
-                    let kind = shape.artifact_type.as_deref().unwrap_or(&config.media_type);
-                    return Err(unsupported(what, format!("it is an artifact of type {kind:?}, no image")));
-                }
-                let config = Descriptor::parse(config.media_type.clone(), &config.digest, config.size)
-                    .map_err(invalid)?;
-                let layers = manifest
-                    .layers
-                    .into_iter()
-                    .map(|layer| Descriptor::parse(layer.media_type, &layer.digest, layer.size));
-                let layers: Vec<_> = layers.collect::<Result<_, String>>().map_err(invalid)?;
-                match layers.iter().find(|layer| !layer.is_layer()) {
-                    Some(layer) => {
-                        Err(unsupported(what, format!("a layer is of type {:?}", layer.media_type)))
-                    }
-                    None => Ok(Self::Image(Manifest { config, layers })),
-                }
+                Manifest::parse(manifest, what).map(Self::Image)
+            }
+        }
+    }
+}
+
+impl Manifest {
+    /// Reads an image, or an artifact: what has a configuration that is none of an image's, or blobs that are no
+    /// layers under a type of its own.
+    fn parse(manifest: OciImageManifest, what: &str) -> Result<Self, Error> {
+        let invalid = |reason: String| Error::InvalidImage { what: what.to_owned(), reason };
+        let OciImageManifest { config, layers, artifact_type, .. } = manifest;
+        let is_config =
+            matches!(config.media_type.as_str(), IMAGE_CONFIG_MEDIA_TYPE | IMAGE_DOCKER_CONFIG_MEDIA_TYPE);
+        let config = Descriptor::parse(config.media_type, &config.digest, config.size).map_err(invalid)?;
+        let layers = layers.into_iter().map(|layer| {
+            let descriptor = Descriptor::parse(layer.media_type, &layer.digest, layer.size)?;
+            Ok((descriptor, layer.annotations.unwrap_or_default()))
+        });
+        let layers: Vec<_> = layers.collect::<Result<_, String>>().map_err(invalid)?;
+        let foreign = layers.iter().map(|(layer, _)| layer).find(|layer| !layer.is_layer());
+        match (is_config, foreign, artifact_type) {
+            (true, None, _) => {
+                let layers = layers.into_iter().map(|(layer, _)| layer).collect();
+                Ok(Self { config, layers, artifact: None })
+            }
+            (true, Some(layer), None) => {
+                Err(unsupported(what, format!("a layer is of type {:?}", excerpt(&layer.media_type))))
+            }
+            (_, _, kind) => {
+                let kind = kind.unwrap_or_else(|| config.media_type.clone());
+                let (artifact, layers) =
+                    Artifact::parse(&kind, layers).map_err(|reason| invalid(excerpt(&reason)))?;
+                Ok(Self { config, layers, artifact: Some(artifact) })
             }
         }
     }

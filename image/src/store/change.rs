@@ -6,7 +6,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::index::Entry;
 use super::{Layer, NewImage, Shared, implied, lowers, now_ns};
-use crate::{Error, Image, ImageId, Reference};
+use crate::{Error, Image, Reference};
 
 impl Shared {
     /// Makes an image visible. It becomes durable soon after.
@@ -130,7 +130,7 @@ impl Shared {
 
     /// Returns the image as it will be: with the names that it has already.
     fn entry(&self, new: &NewImage) -> Entry {
-        let id = ImageId::new(new.config_digest.clone());
+        let id = new.id.clone();
         let (mut tags, mut digests) = {
             let index = self.index();
             let before = index.get(&id).map(|entry| Arc::clone(&entry.image));
@@ -159,6 +159,7 @@ impl Shared {
             layers: layers.iter().map(|layer| layer.record().chain.clone()).collect(),
             architecture: new.architecture.clone(),
             created: new.created.clone(),
+            artifact_type: new.artifact_type.clone(),
         };
         let mut entry = Entry::new(image, layers.clone(), now_ns());
         entry.boot_id = Some(Arc::clone(&self.boot_id));

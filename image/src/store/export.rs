@@ -36,6 +36,10 @@ impl Store {
     pub(crate) async fn export(&self, name: &str) -> Result<Export, Error> {
         let entry = self.0.index().find(name).cloned();
         let entry = entry.ok_or_else(|| Error::Unknown { name: name.to_owned() })?;
+        if let Some(kind) = &entry.image.artifact_type {
+            let (what, reason) = (format!("export of {name}"), format!("it is an artifact of type {kind:?}"));
+            return Err(Error::Unsupported { what, reason });
+        }
         let layers = entry.layers.iter().map(|layer| {
             let record = layer.record();
             let bytes = record.archive_bytes.ok_or_else(|| Error::Unsupported {

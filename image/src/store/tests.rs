@@ -17,7 +17,7 @@ use flate2::write::GzEncoder;
 use super::{Begun, Layer, LayerExpectation, NewImage, Store};
 use crate::unpack::tests::tar::Tar;
 use crate::unpack::tests::unpacker;
-use crate::{Digest, Error, Image, ImageConfig};
+use crate::{Digest, Error, Image, ImageConfig, ImageId};
 
 /// A store in a directory of its own.
 struct Fixture {
@@ -101,7 +101,7 @@ fn expectation(below: Option<&Layer>, archive: &[u8]) -> LayerExpectation {
         None => diff_id.clone(),
         Some(below) => Digest::sha256(format!("{} {diff_id}", below.record().chain).as_bytes()),
     };
-    LayerExpectation { chain, diff_id }
+    LayerExpectation { chain, diff_id: Some(diff_id) }
 }
 
 fn new_image(name: &str, layers: Vec<Layer>) -> NewImage {
@@ -114,7 +114,8 @@ fn new_image(name: &str, layers: Vec<Layer>) -> NewImage {
         digests: vec![manifest_digest.clone()],
         manifest,
         manifest_digest,
-        config_digest: Digest::sha256(&config),
+        id: ImageId::new(Digest::sha256(&config)),
+        artifact_type: None,
         config,
         settings: ImageConfig::default(),
         architecture: "amd64".into(),

@@ -52,7 +52,7 @@ impl LayerWriter {
             tracing::debug!(error = %e, "the pipe to the unpacking process stays small");
         }
         let process = Process(Some((child, directory)));
-        let order = Order { diff_id: expected.diff_id.clone() }.to_line().map_err(failed)?;
+        let order = Order { diff_id: expected.name().clone() }.to_line().map_err(failed)?;
         let mut running = Box::new(Running { expected, claim, process, input: Some(input), output });
         running.write(order.into()).await?;
         Ok(Self(running))
@@ -87,12 +87,11 @@ impl Running {
 
     async fn finish(mut self) -> Result<Layer, Error> {
         let unpacked = self.report().await?;
-        if unpacked.diff_id != self.expected.diff_id {
-            return Err(Error::DigestMismatch {
-                what: "unpacked layer".into(),
-                expected: self.expected.diff_id,
-                found: unpacked.diff_id,
-            });
+        if let Some(expected) = &self.expected.diff_id
+            && *expected != unpacked.diff_id
+        {
+            let (what, expected) = ("unpacked layer".into(), expected.clone());
+            return Err(Error::DigestMismatch { what, expected, found: unpacked.diff_id });
         }
         if unpacked.skipped > 0 {
             let (layer, nodes) = (&unpacked.diff_id, unpacked.skipped);
@@ -133,7 +132,7 @@ impl Running {
         };
         let status = child.wait().await;
         let line = bytes.trim_ascii_end().rsplit(|&b| b == b'\n').next().unwrap_or_default();
-        let layer = || self.expected.diff_id.clone();
+        let layer = || self.expected.name().clone();
         match (serde_json::from_slice(line), read, status) {
             (Ok(Report::Unpacked(unpacked)), Ok(_), Ok(status)) if status.success() => Ok(unpacked),
             (Ok(Report::Refused(reason)), ..) => Err(Error::LayerRefused { layer: layer(), reason }),
@@ -148,7 +147,7 @@ impl Running {
 
     fn silent(&self) -> Error {
         let reason = "the unpacking process took no more input".to_owned();
-        Error::Unpack { layer: self.expected.diff_id.clone(), reason }
+        Error::Unpack { layer: self.expected.name().clone(), reason }
     }
 }
 

@@ -92,6 +92,10 @@ impl Node {
     async fn source(&self, config: &ContainerConfig) -> Result<Source> {
         let name = &config.image;
         let image = self.images.find(name).ok_or_else(|| Error::ImageNotFound { name: name.clone() })?;
+        if let Some(kind) = &image.artifact_type {
+            let reason = format!("{name} is an artifact of type {kind:?}: it can be mounted, but not run");
+            return Err(Error::invalid("config.image.image", reason));
+        }
         let failed = |source| Error::Image { name: name.clone(), source: Arc::new(source) };
         let lease = self.images.lease(&image.id).map_err(failed)?;
         let databases = Databases {

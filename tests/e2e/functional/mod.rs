@@ -2,6 +2,7 @@
 //! `CRI_HANDLER`.
 
 mod archives;
+mod artifacts;
 mod cli;
 mod cli_streams;
 mod containers;

@@ -108,10 +108,37 @@ fn digests_and_sizes_are_checked_in_every_field() {
 }
 
 #[test]
-fn what_is_no_image_is_said_so() {
+fn what_has_no_configuration_of_an_image_is_an_artifact() {
+    let parsed = |document: &Value| match parse(document, Some(OCI)).unwrap() {
+        Document::Image(manifest) => manifest,
+        Document::Index(_) => panic!("{document}"),
+    };
     let mut chart = image(Some(OCI));
     chart["config"]["mediaType"] = "application/vnd.cncf.helm.config.v1+json".into();
-    refused(&chart, Some(OCI), "artifact of type \"application/vnd.cncf.helm.config.v1+json\"");
+    chart["layers"][0]["mediaType"] = "application/vnd.cncf.helm.chart.content.v1.tar+gzip".into();
+    let artifact = parsed(&chart).artifact.unwrap();
+    assert_eq!(artifact.kind, "application/vnd.cncf.helm.config.v1+json");
+    let mut files = image(Some(OCI));
+    files["config"]["mediaType"] = "application/vnd.oci.empty.v1+json".into();
+    files["artifactType"] = "application/x".into();
+    files["layers"][0]["annotations"] = json!({"org.opencontainers.image.title": "../../x"});
+    refused(&files, Some(OCI), "the title \"../../x\"");
+    files["layers"][0]["annotations"] = json!({"org.opencontainers.image.title": "dir/x"});
+    let artifact = parsed(&files).artifact.unwrap();
+    assert_eq!(
+        (artifact.kind.as_str(), artifact.names[0].as_bytes()),
+        ("application/x", b"dir/x".as_slice())
+    );
+    // Layers are those of an image, whatever type it is given on top.
+    let mut typed = image(Some(OCI));
+    typed["artifactType"] = "application/x".into();
+    assert_eq!(parsed(&typed).artifact, None);
+    typed["layers"][0]["mediaType"] = "text/plain".into();
+    assert!(parsed(&typed).artifact.is_some());
+}
+
+#[test]
+fn what_is_no_image_is_said_so() {
     let mut encrypted = image(Some(OCI));
     encrypted["layers"][0]["mediaType"] = format!("{IMAGE_LAYER_GZIP_MEDIA_TYPE}+encrypted").into();
     refused(&encrypted, Some(OCI), "+encrypted");

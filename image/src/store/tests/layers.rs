@@ -71,7 +71,7 @@ async fn a_layer_that_is_not_the_one_promised_is_refused() {
     let fixture = Fixture::new().await;
     let archive = Tar::new().file("f", "x").end();
     let mut expected = expectation(None, &archive);
-    expected.diff_id = Digest::sha256(b"another");
+    expected.diff_id = Some(Digest::sha256(b"another"));
     let Begun::Write(mut writer) = fixture.store.begin_layer(expected).await.unwrap() else {
         panic!("a new layer has to be written");
     };
