@@ -78,6 +78,7 @@ fn status(code: Code, mut text: String) -> Status {
 
 fn pod_code(error: &pod::Error) -> Code {
     match error {
+        pod::Error::AppArmor { .. } => Code::FailedPrecondition,
         pod::Error::Cgroup { source, .. } => cgroup_code(source),
         pod::Error::ExecTimeout { .. } => Code::DeadlineExceeded,
         pod::Error::File { source, .. } => io_code(source),

@@ -270,8 +270,8 @@ pub struct SecurityContext {
     pub capabilities: Capabilities,
     /// The system calls allowed.
     pub seccomp: Profile,
-    /// The AppArmor profile.
-    pub apparmor: Profile,
+    /// The AppArmor profile; none for what is usual on this node.
+    pub apparmor: Option<Profile>,
     /// SELinux options; ignored where SELinux is off.
     pub selinux: Option<SelinuxOptions>,
     /// Paths hidden from the container.

@@ -9,6 +9,12 @@ use std::sync::Arc;
 /// Why a pod or a container could not be handled.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
+    /// Corten's own AppArmor profile cannot be had.
+    #[error("confine a container by AppArmor's default profile: ask for Unconfined, or see to the profile")]
+    AppArmor {
+        /// The cause.
+        source: Arc<runtime::apparmor::Error>,
+    },
     /// A cgroup operation.
     #[error("{operation} the cgroup of container {id}")]
     Cgroup {

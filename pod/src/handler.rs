@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use oci_spec::runtime::{Process, Spec};
 use runtime::external::{self, Features};
 use runtime::host::Host;
 
@@ -143,15 +144,22 @@ impl External {
     }
 
     /// Refuses a container that needs what the runtime does not say that it can do.
-    pub(crate) fn check(&self, container: &ContainerConfig) -> Result<()> {
+    pub(crate) fn check(&self, container: &ContainerConfig, spec: &Spec) -> Result<()> {
         let features = self.probed().and_then(Result::ok).unwrap_or_default();
         let recursive = container.mounts.iter().any(|mount| mount.access == MountAccess::RecursiveReadOnly);
         let profile = container.security.seccomp != Profile::Unconfined && !container.security.privileged;
+        let has_label = |label: fn(&Process) -> &Option<String>| {
+            spec.process().as_ref().is_some_and(|process| label(process).is_some())
+        };
         let lacks = |what| Err(Error::HandlerLacks { name: self.name.clone(), what });
         if recursive && !features.recursive_read_only {
             lacks("recursive read-only mounts (RROUnsupported)")
         } else if profile && features.no_seccomp {
             lacks("seccomp profiles")
+        } else if has_label(Process::apparmor_profile) && features.no_apparmor {
+            lacks("AppArmor")
+        } else if has_label(Process::selinux_label) && features.no_selinux {
+            lacks("SELinux")
         } else {
             Ok(())
         }
@@ -220,9 +228,9 @@ mod tests {
         handlers.probe().await;
         let external = handlers.external("other").unwrap().unwrap();
         let mut config = container_config();
-        external.check(&config).unwrap();
+        external.check(&config, &Spec::default()).unwrap();
         config.mounts.push(Mount { access: MountAccess::RecursiveReadOnly, ..mount() });
-        let error = external.check(&config).unwrap_err().to_string();
+        let error = external.check(&config, &Spec::default()).unwrap_err().to_string();
         assert!(error.contains("RROUnsupported"), "{error}");
     }
 }

@@ -12,6 +12,7 @@ pub mod event;
 pub mod status;
 pub mod stream;
 
+mod confinement;
 mod container;
 mod error;
 mod filter;

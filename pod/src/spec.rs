@@ -24,6 +24,7 @@ use oci_spec::runtime::{
 
 use self::devices::DeviceNode;
 use crate::config::{ContainerConfig, IdMap, PidMode, PodConfig, PodOrNode, Propagation};
+use crate::confinement::Confinement;
 use crate::error::{Error, Result};
 use crate::status::User;
 
@@ -57,6 +58,7 @@ pub(crate) struct Inputs<'a> {
     /// The device nodes asked for, looked up.
     pub devices: &'a [DeviceNode],
     pub seccomp: Option<LinuxSeccomp>,
+    pub confinement: &'a Confinement,
     pub host: &'a HostFacts,
 }
 

@@ -24,7 +24,7 @@ pub(crate) fn security_context() -> SecurityContext {
         no_new_privs: false,
         capabilities: Capabilities::default(),
         seccomp: Profile::Unconfined,
-        apparmor: Profile::Unconfined,
+        apparmor: None,
         selinux: None,
         masked_paths: Vec::new(),
         readonly_paths: Vec::new(),

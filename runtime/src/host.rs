@@ -12,7 +12,7 @@ use rustix::mount::{FsOpenFlags, fsconfig_set_flag, fsconfig_set_string, fsopen}
 use serde::{Deserialize, Serialize};
 
 use crate::capabilities::Set;
-use crate::sys;
+use crate::{apparmor, sys};
 
 mod idmap;
 
@@ -59,8 +59,7 @@ impl Host {
             cgroups: cgroups().to_owned(),
             capabilities: capabilities.names().collect(),
             sys_resource: capabilities.contains(Set::SYS_RESOURCE),
-            apparmor: fs::read("/sys/module/apparmor/parameters/enabled")
-                .is_ok_and(|text| text.starts_with(b"Y")),
+            apparmor: apparmor::is_on(),
             selinux: fs::exists("/sys/fs/selinux/enforce").unwrap_or(false),
             seccomp: fs::exists("/proc/sys/kernel/seccomp/actions_avail").unwrap_or(false),
             openat2: has_openat2(),

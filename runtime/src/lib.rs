@@ -1,5 +1,6 @@
 //! Corten's OCI runtime: the monitor beside each pod, the stages of container processes, control groups, seccomp.
 
+pub mod apparmor;
 pub mod capabilities;
 pub mod cgroup;
 mod client;

@@ -23,6 +23,7 @@ mod failure;
 pub(crate) mod home;
 mod identity;
 mod joined;
+mod labels;
 pub(crate) mod link;
 mod mounts;
 mod overlay;

@@ -10,6 +10,7 @@ use crate::cgroup::Cgroup;
 use crate::kubelet::spec;
 use crate::log::{self, Record};
 use crate::registry::BUSYBOX;
+use crate::wait::{PATIENCE, slowness};
 use crate::{Kubelet, Pod, Result, eventually, newest};
 
 /// A container that is not yet made.
@@ -277,7 +278,7 @@ impl<'a> Container<'a> {
 
     /// Runs a command in it.
     pub async fn exec<const N: usize>(&self, command: [&str; N]) -> Result<Output, tonic::Status> {
-        self.exec_for(Duration::from_secs(20), command).await
+        self.exec_for(PATIENCE * slowness(), command).await
     }
 
     /// Runs a shell script in it, which must succeed, and returns its output without the last newline.

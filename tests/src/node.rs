@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use crate::cri::Cri;
 use crate::network::{Network, PLUGINS};
 use crate::registry::Registry;
+use crate::wait::slowness;
 use crate::{Result, census, cgroup, host};
 
 /// The node of a test or of several; stopped and counted when it is dropped.
@@ -174,7 +175,7 @@ impl Node {
             if let Some(status) = child.try_wait().context("wait for corten serve")? {
                 bail!("corten serve ended at once, {status}:\n{}", self.log_since(0));
             }
-            if began.elapsed() > Duration::from_secs(20) {
+            if began.elapsed() > Duration::from_secs(20) * slowness() {
                 child.kill().ok();
                 child.wait().ok();
                 bail!("corten serve does not answer after 20 s:\n{}", self.log_since(0));
@@ -211,7 +212,7 @@ impl Node {
     pub fn stop_daemon(&self) -> Result {
         let mut child = self.own()?.daemon().take().context("the daemon is down")?;
         kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGTERM).context("signal corten serve")?;
-        let deadline = Instant::now() + Duration::from_secs(15);
+        let deadline = Instant::now() + Duration::from_secs(15) * slowness();
         loop {
             if let Some(status) = child.try_wait().context("wait for corten serve")? {
                 ensure!(status.success(), "corten serve ended with {status}");
@@ -256,7 +257,7 @@ impl Node {
             let running = own.daemon().is_some();
             if running {
                 // Writable layers are deleted behind the answer.
-                let deadline = Instant::now() + Duration::from_secs(5);
+                let deadline = Instant::now() + Duration::from_secs(5) * slowness();
                 while !census::of_node_files(self).is_empty() && Instant::now() < deadline {
                     std::thread::sleep(Duration::from_millis(10));
                 }

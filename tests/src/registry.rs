@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
+use crate::wait::{PATIENCE, slowness};
 use crate::{Result, host};
 
 /// The image that nearly every test runs.
@@ -54,7 +55,7 @@ impl Registry {
     }
 
     fn await_answer(&mut self, dir: &Path) -> Result {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + PATIENCE * slowness();
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
             let ended = self.server.try_wait().context("wait for the registry")?;
             let log = || std::fs::read_to_string(dir.join("registry.log")).unwrap_or_default();

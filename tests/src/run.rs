@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+use crate::wait::slowness;
 use crate::{Kubelet, Node, Result};
 
 /// No test may take longer.
@@ -82,8 +83,9 @@ fn run(node: &Arc<Node>, test: impl AsyncFnOnce(&Kubelet) -> Result) -> Result {
     };
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(async {
-            let limited = tokio::time::timeout(LIMIT, test(&kubelet)).await;
-            limited.with_context(|| format!("the test took longer than {LIMIT:?}"))?
+            let limit = LIMIT * slowness();
+            let limited = tokio::time::timeout(limit, test(&kubelet)).await;
+            limited.with_context(|| format!("the test took longer than {limit:?}"))?
         })
     }));
     let cleaned = runtime.block_on(kubelet.remove_all());

@@ -9,6 +9,12 @@ use crate::Result;
 /// How long anything may take that ought to be quick, on a slow and busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How many times as long as usual everything may take: `CORTEN_TEST_SLOWNESS`, for emulated processors.
+pub fn slowness() -> u32 {
+    let said = std::env::var("CORTEN_TEST_SLOWNESS").ok();
+    said.and_then(|text| text.parse().ok()).filter(|times| *times > 0).unwrap_or(1)
+}
+
 /// Calls `probe` until it answers `Some`, and fails after [`PATIENCE`] with what was awaited.
 pub async fn eventually<T, F>(what: &str, probe: F) -> Result<T>
 where
@@ -22,6 +28,7 @@ pub async fn within<T, F>(limit: Duration, what: &str, mut probe: F) -> Result<T
 where
     F: AsyncFnMut() -> Result<Option<T>>,
 {
+    let limit = limit * slowness();
     let deadline = Instant::now() + limit;
     loop {
         if let Some(value) = probe().await? {

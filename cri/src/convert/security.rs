@@ -240,16 +240,36 @@ fn seccomp(at: &str, profile: Option<cri::SecurityProfile>, replaced: &str) -> R
     Ok(profile)
 }
 
-/// Nothing here applies AppArmor's profiles yet, so one that is asked for is refused, never dropped.
-fn apparmor(at: &str, profile: Option<cri::SecurityProfile>, replaced: &str) -> Result<Profile, Invalid> {
-    let refused = "AppArmor profiles cannot be applied: ask for Unconfined, or for none";
-    match parse_profile(&format!("{at}.apparmor"), profile)? {
-        Profile::Unconfined => {}
-        _ => return Err(Invalid::new(format_args!("{at}.apparmor"), refused)),
-    }
-    match replaced {
-        "" | "unconfined" => Ok(Profile::Unconfined),
-        _ => Err(Invalid::new(format_args!("{at}.apparmor_profile"), refused)),
+/// The profile that is asked for, in the field of today or, where that is missing, the one that it replaced.
+fn apparmor(
+    at: &str,
+    profile: Option<cri::SecurityProfile>,
+    replaced: &str,
+) -> Result<Option<Profile>, Invalid> {
+    let (field, profile) = match (profile, replaced) {
+        (Some(profile), _) => {
+            let field = format!("{at}.apparmor");
+            let profile = parse_profile(&field, Some(profile))?;
+            (format!("{field}.localhost_ref"), profile)
+        }
+        (None, "") => return Ok(None),
+        (None, "runtime/default") => return Ok(Some(Profile::RuntimeDefault)),
+        (None, "unconfined") => return Ok(Some(Profile::Unconfined)),
+        (None, name) if name.starts_with("localhost/") => {
+            (format!("{at}.apparmor_profile"), Profile::Localhost(name.to_owned()))
+        }
+        (None, _) => {
+            let reason = "neither runtime/default, unconfined nor localhost/NAME";
+            return Err(Invalid::new(format_args!("{at}.apparmor_profile"), reason));
+        }
+    };
+    let Profile::Localhost(name) = profile else { return Ok(Some(profile)) };
+    let name = field::plain(&field, name.strip_prefix("localhost/").unwrap_or(&name).to_owned())?;
+    // `unconfined` is no profile: who wants none says so.
+    match name.as_str() {
+        "" => Err(Invalid::new(field, "missing: Localhost needs a profile")),
+        "unconfined" => Err(Invalid::new(field, "not the name of a profile: ask for Unconfined")),
+        _ => Ok(Some(Profile::Localhost(name))),
     }
 }
 
@@ -338,7 +358,7 @@ mod tests {
             nothing.namespaces,
             Namespaces { network: PodOrNode::Pod, pid: PidMode::Pod, ipc: PodOrNode::Pod, users: None }
         );
-        assert_eq!((nothing.seccomp, nothing.apparmor), (Profile::Unconfined, Profile::Unconfined));
+        assert_eq!((nothing.seccomp, nothing.apparmor), (Profile::Unconfined, None));
         assert_eq!((nothing.run_as, nothing.privileged), (None, false));
     }
 
@@ -397,7 +417,7 @@ mod tests {
 
     #[test]
     fn profiles_are_honoured_or_refused() {
-        use cri::security_profile::ProfileType::{Localhost, RuntimeDefault, Unconfined};
+        use cri::security_profile::ProfileType::{Localhost, RuntimeDefault};
         let seccomp =
             |kind, reference: &str| check(|s| s.seccomp = profile(kind, reference)).map(|s| s.seccomp);
         assert_eq!(seccomp(RuntimeDefault, "").unwrap(), Profile::RuntimeDefault);
@@ -409,12 +429,37 @@ mod tests {
         let unknown = cri::SecurityProfile { profile_type: 3, localhost_ref: String::new() };
         refused(check(|s| s.seccomp = Some(unknown)), "s.seccomp.profile_type");
         refused(check(|s| s.seccomp_profile_path = "runtime/default".to_owned()), "s.seccomp_profile_path");
+    }
 
-        assert!(check(|s| s.apparmor = profile(Unconfined, "")).is_ok());
-        assert!(check(|s| s.apparmor_profile = "unconfined".to_owned()).is_ok());
-        refused(check(|s| s.apparmor = profile(RuntimeDefault, "")), "s.apparmor");
-        refused(check(|s| s.apparmor = profile(Localhost, "x")), "s.apparmor");
-        refused(check(|s| s.apparmor_profile = "localhost/x".to_owned()), "s.apparmor_profile");
+    #[test]
+    fn a_profile_of_apparmor_is_in_the_new_field_or_the_old_one() {
+        use cri::security_profile::ProfileType::{Localhost, RuntimeDefault, Unconfined};
+        let asked = |new: Option<(cri::security_profile::ProfileType, &str)>, old: &str| {
+            let parsed = check(|s| {
+                s.apparmor = new.and_then(|(kind, name)| profile(kind, name));
+                s.apparmor_profile = old.to_owned();
+            });
+            parsed.map(|security| security.apparmor)
+        };
+        let named = |name: &str| Some(Profile::Localhost(name.to_owned()));
+        for (new, old, expected) in [
+            (None, "", None),
+            (None, "unconfined", Some(Profile::Unconfined)),
+            (None, "runtime/default", Some(Profile::RuntimeDefault)),
+            (None, "localhost/x", named("x")),
+            (Some((Unconfined, "")), "localhost/x", Some(Profile::Unconfined)),
+            (Some((RuntimeDefault, "")), "", Some(Profile::RuntimeDefault)),
+            (Some((Localhost, "x")), "localhost/y", named("x")),
+            (Some((Localhost, "localhost/a b")), "", named("a b")),
+        ] {
+            assert_eq!(asked(new, old).unwrap(), expected, "{new:?} {old:?}");
+        }
+        for name in ["", "localhost/", "a\nb", "unconfined", "localhost/unconfined"] {
+            refused(asked(Some((Localhost, name)), ""), "s.apparmor.localhost_ref");
+        }
+        for name in ["x", "localhost/", "Unconfined", "localhost/a\n"] {
+            refused(asked(None, name), "s.apparmor_profile");
+        }
     }
 
     #[test]

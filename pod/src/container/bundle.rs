@@ -23,7 +23,7 @@ impl Node {
     /// The plan of a container's init.
     pub(super) fn making(&self, container: &Container, spec: &Spec, rootfs: &plan::Rootfs) -> Result<Making> {
         if let Some(external) = self.handlers.external(&container.pod.config.handler)? {
-            external.check(&container.config)?;
+            external.check(&container.config, spec)?;
             let plan = external.runtime.create(&container.bundle(), spec, rootfs);
             let plan = plan.map_err(external.failed())?;
             return Ok(Making { executor: Executor::External, plan, filter: None });

@@ -14,6 +14,7 @@ use super::bundle::Making;
 use super::volumes::Volume;
 use super::{Container, Template, parse_cgroup};
 use crate::config::{ContainerConfig, IdMap, MountAccess, PidMode, Profile};
+use crate::confinement::Confinement;
 use crate::error::{Error, Result};
 use crate::node::{Node, blocking, now_ns};
 use crate::record::{ContainerPhase, ContainerRecord, PodPhase};
@@ -33,6 +34,7 @@ struct Source {
     resolved: Resolved,
     /// The images that are mounted as volumes.
     volumes: Vec<Volume>,
+    confinement: Confinement,
 }
 
 impl Node {
@@ -103,7 +105,13 @@ impl Node {
             group: self.database(&image.id, "etc/group").await?,
         };
         let resolved = user::resolve(&config.security, &image.config.user, &databases)?;
-        Ok(Source { image, lease, resolved, volumes: self.volumes(&config.image_volumes)? })
+        Ok(Source {
+            image,
+            lease,
+            resolved,
+            volumes: self.volumes(&config.image_volumes)?,
+            confinement: self.confinement(&config.security).await?,
+        })
     }
 
     async fn database(&self, image: &ImageId, path: &str) -> Result<String> {
@@ -256,6 +264,7 @@ impl Node {
             image_volumes: &around.image_volumes,
             devices: &devices::look_up(&config.devices, privileged)?,
             seccomp: None,
+            confinement: &source.confinement,
             host: &HostFacts { rlimits: settings.limits(), ..self.host_facts.clone() },
         };
         if !privileged && config.security.seccomp != Profile::Unconfined {

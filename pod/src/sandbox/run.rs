@@ -34,6 +34,7 @@ impl Node {
         if let Some(parent) = &config.cgroup_parent {
             self.pod_cgroup(parent)?;
         }
+        self.check_confinement(&config).await?;
         let sysctls = sysctl::for_pod(&config, &self.settings().sysctls)?;
         let pod = Arc::new(self.new_sandbox(config)?);
         self.table.insert_pod(pod.clone())?;

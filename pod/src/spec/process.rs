@@ -47,7 +47,7 @@ pub(crate) fn build(inputs: &Inputs<'_>, args: Vec<String>, sets: Sets) -> Resul
         .inheritable(sets.ambient.clone())
         .ambient(sets.ambient)
         .build()?;
-    let process = ProcessBuilder::default()
+    let mut process = ProcessBuilder::default()
         .terminal(container.tty)
         .user(user)
         .args(args)
@@ -57,6 +57,9 @@ pub(crate) fn build(inputs: &Inputs<'_>, args: Vec<String>, sets: Sets) -> Resul
         .rlimits(rlimits(inputs.host)?)
         .no_new_privileges(container.security.no_new_privs)
         .oom_score_adj(container.resources.oom_score_adj);
+    if let Some(profile) = &inputs.confinement.apparmor {
+        process = process.apparmor_profile(profile.clone());
+    }
     process.build()
 }
 

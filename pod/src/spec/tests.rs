@@ -17,6 +17,7 @@ struct Case {
     image: ImageConfig,
     devices: Vec<DeviceNode>,
     image_volumes: Vec<PathBuf>,
+    confinement: Confinement,
     host: HostFacts,
 }
 
@@ -32,6 +33,7 @@ impl Case {
             image,
             devices: Vec::new(),
             image_volumes: Vec::new(),
+            confinement: Confinement::default(),
             host: HostFacts {
                 capabilities: ["CAP_CHOWN", "CAP_SYS_ADMIN", "CAP_NET_ADMIN"].map(str::to_owned).to_vec(),
                 rlimits: vec![("RLIMIT_NOFILE".into(), 1024, 4096)],
@@ -60,6 +62,7 @@ impl Case {
             image_volumes: &self.image_volumes,
             devices: &self.devices,
             seccomp: None,
+            confinement: &self.confinement,
             host: &self.host,
         })
     }
@@ -138,6 +141,7 @@ fn golden_everything_asked_for() {
         hugepage_limits: vec![("2MB".into(), 4 << 20)],
         unified: [("memory.high".to_owned(), "1000".to_owned())].into(),
     };
+    case.confinement.apparmor = Some("corten-default".into());
     let security = &mut container.security;
     security.namespaces.pid = PidMode::Pod;
     security.run_as = Some(RunAs::Uid(1000));
@@ -171,6 +175,7 @@ fn golden_everything_asked_for() {
         selinux_relabel: false,
         users: None,
     }];
+    case.confinement.apparmor = Some("corten-default".into());
     case.image_volumes = vec!["/run/corten/pods/p1/images/ab/c1-0".into()];
     case.image.volumes = vec!["/cache".into(), "/data".into(), "/../../escape".into()];
     check("everything", &case);

@@ -12,6 +12,10 @@ pub struct Features {
     pub idmapped_mounts: bool,
     /// It was built without seccomp: a profile would be dropped or refused.
     pub no_seccomp: bool,
+    /// It was built without AppArmor.
+    pub no_apparmor: bool,
+    /// It was built without SELinux.
+    pub no_selinux: bool,
 }
 
 impl Features {
@@ -23,6 +27,8 @@ impl Features {
             recursive_read_only: options.is_some_and(|options| options.iter().any(|option| option == "rro")),
             idmapped_mounts: answer["linux"]["mountExtensions"]["idmap"]["enabled"] == true,
             no_seccomp: answer["linux"]["seccomp"]["enabled"] == false,
+            no_apparmor: answer["linux"]["apparmor"]["enabled"] == false,
+            no_selinux: answer["linux"]["selinux"]["enabled"] == false,
         }
     }
 }
@@ -42,6 +48,10 @@ mod tests {
                 Features { idmapped_mounts: true, ..none },
             ),
             (r#"{"linux":{"seccomp":{"enabled":false}}}"#, Features { no_seccomp: true, ..none }),
+            (
+                r#"{"linux":{"apparmor":{"enabled":false},"selinux":{"enabled":false}}}"#,
+                Features { no_apparmor: true, no_selinux: true, ..none },
+            ),
             (r#"{"mountOptions":"rro"}"#, none),
             ("No help topic for 'features'", none),
             ("", none),

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::detached::show;
 use super::failure::{Context, Failure};
+use super::labels::Gate;
 use super::link::FailureKind;
 use super::root::{Missing, Root};
 use super::{console, entrance, identity};
@@ -16,9 +17,10 @@ use crate::plan::steps::Process;
 use crate::sys::fd;
 
 /// Becomes the process of the plan.
-pub(super) fn execute(process: &Process, link: &OwnedFd) -> Result<Infallible, Failure> {
+pub(super) fn execute(process: &Process, gate: &Gate, link: &OwnedFd) -> Result<Infallible, Failure> {
     console::own(process.uid)?;
     identity::limit(&process.rlimits)?;
+    gate.set(&process.labels)?;
     let entered = enter_directory(&process.cwd);
     identity::assume(process)?;
     // A directory of a network file system may be open to the user and closed to root.

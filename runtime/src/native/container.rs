@@ -12,6 +12,7 @@ use rustix::mount::UnmountFlags;
 use rustix::thread::ThreadNameSpaceType;
 
 use super::failure::{Context, Failure};
+use super::labels::Gate;
 use super::link::{self, FromStage, ToStage};
 use super::mounts::Attached;
 use super::root::Root;
@@ -28,22 +29,29 @@ pub(super) fn run(stage: &Stage) -> Result<Infallible, Failure> {
     settings::enter_cgroups(&stage.v1_tasks)?;
     settings::set_oom_score(plan.process.oom_score_adj)?;
     let cgroups = Layout::of_host();
-    let sources = match plan.users {
-        Some(ids) => users::enter(&plan, ids, stage, cgroups)?,
-        None => enter(&plan, stage, cgroups)?,
+    let labels = &plan.process.labels;
+    let (gate, sources) = match plan.users {
+        // Who is in a user namespace may not make a procfs beside the container's.
+        Some(ids) => (Gate::open(labels)?, users::enter(&plan, ids, stage, cgroups)?),
+        None => {
+            let sources = enter(&plan, stage, cgroups)?;
+            (Gate::open(labels)?, sources)
+        }
     };
     let root = Root::own().during(|| "open the root".into())?;
     let attached = mounts::attach(&root, &plan.mounts, sources)?;
     furnish(&plan, stage, &root, attached)?;
     finish_root(&plan, &root)?;
-    keyring::leave_session().during(|| "make a session keyring".into())?;
+    gate.with_keys(labels, || keyring::leave_session().during(|| "make a session keyring".into()))?;
+    // Whoever makes the container is told at once that it cannot be confined; at its start it is done again.
+    gate.set(labels)?;
     wait(&stage.link)?;
     // On a host with v1 controllers the process has come into all of its cgroups only now.
     if plan.namespaces.cgroup && cgroups == Layout::Hybrid {
         new_cgroup_namespace()?;
     }
     console::begin_session(plan.process.terminal)?;
-    command::execute(&plan.process, &stage.link)
+    command::execute(&plan.process, &gate, &stage.link)
 }
 
 /// Enters the container's namespaces and makes its root the root; returns the sources of its mounts.

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use rustix::thread::ThreadNameSpaceType;
 
 use super::failure::{Context, Failure};
+use super::labels::Gate;
 use super::link::FailureKind;
 use super::root::Root;
 use super::{Stage, command, console, devices, entrance, process, settings, users};
@@ -24,8 +25,12 @@ pub(super) fn run(stage: &Stage, target: &OwnedFd) -> Result<Infallible, Failure
     if given < 3 && own_terminal.is_none() {
         console::fill(&stage.stdio, &devices::own_null()?)?;
     }
+    let labels = &plan.process.labels;
+    let mut gate = None;
     if let Some(ids) = plan.users {
         users::hand_over(&plan.process, ids)?;
+        // Who is in a user namespace may not make a procfs beside the container's.
+        gate = Some(Gate::open(labels)?);
     }
     join(target, plan.join)?;
     if plan.join & libc::CLONE_NEWPID.cast_unsigned() != 0 {
@@ -44,9 +49,10 @@ pub(super) fn run(stage: &Stage, target: &OwnedFd) -> Result<Infallible, Failure
             &console::make(&devpts, terminal, stage.handover.as_ref().unwrap_or(&stage.link))?,
         )?;
     }
-    keyring::leave_session().during(|| "make a session keyring".into())?;
+    let gate = gate.map_or_else(|| Gate::open(labels), Ok)?;
+    gate.with_keys(labels, || keyring::leave_session().during(|| "make a session keyring".into()))?;
     console::begin_session(plan.process.terminal)?;
-    command::execute(&plan.process, &stage.link)
+    command::execute(&plan.process, &gate, &stage.link)
 }
 
 /// All at once: the kernel checks everything before it changes anything.

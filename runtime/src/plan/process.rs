@@ -1,9 +1,11 @@
 //! The process of the spec: its arguments, its identity, its limits.
 
+use std::ffi::CString;
+
 use oci_spec::runtime::{LinuxCapabilities, PosixRlimit, PosixRlimitType, Process as SpecProcess, User};
 
 use super::Error;
-use super::steps::{Capabilities, Process, Rlimit, Size, Terminal};
+use super::steps::{Capabilities, Labels, Process, Rlimit, Size, Terminal};
 use super::text;
 use crate::seccomp::Program;
 
@@ -35,6 +37,7 @@ pub(super) fn compile(process: &SpecProcess, filter: Option<&Program>) -> Result
         // The monitor's own must not be inherited: it is kept from the OOM killer.
         oom_score_adj: adj.unwrap_or(0),
         terminal: terminal(process)?,
+        labels: labels(process)?,
         filter: filter.cloned(),
     })
 }
@@ -66,6 +69,24 @@ fn capabilities(capabilities: &LinuxCapabilities) -> Capabilities {
         effective: set(capabilities.effective()) & permitted,
         inheritable,
         ambient: set(capabilities.ambient()) & permitted & inheritable,
+    }
+}
+
+fn labels(process: &SpecProcess) -> Result<Labels, Error> {
+    Ok(Labels {
+        apparmor: label("process.apparmorProfile", process.apparmor_profile().as_deref())?,
+        selinux: label("process.selinuxLabel", process.selinux_label().as_deref())?,
+    })
+}
+
+/// One line: more would be further words for the kernel. `unconfined` is what a process is without a label.
+pub(super) fn label(field: &str, text: Option<&str>) -> Result<Option<CString>, Error> {
+    match text {
+        None | Some("" | "unconfined") => Ok(None),
+        Some(text) if text.len() > 4000 || text.chars().any(char::is_control) => {
+            Err(Error::invalid(field, format!("{text:?} is no label")))
+        }
+        Some(text) => text::string(field, text).map(Some),
     }
 }
 

@@ -20,12 +20,10 @@ pub(super) fn spec(spec: &Spec) -> Result<(), Error> {
 pub(super) fn process(process: &Process) -> Result<(), Error> {
     let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     first(&[
-        ("process.apparmorProfile", given(process.apparmor_profile())),
         ("process.commandLine", given(process.command_line())),
         ("process.execCPUAffinity", process.exec_cpu_affinity().is_some()),
         ("process.ioPriority", process.io_priority().is_some()),
         ("process.scheduler", process.scheduler().is_some()),
-        ("process.selinuxLabel", given(process.selinux_label())),
     ])
 }
 
@@ -33,7 +31,6 @@ fn linux(linux: &Linux) -> Result<(), Error> {
     first(&[
         ("linux.intelRdt", linux.intel_rdt().is_some()),
         ("linux.memoryPolicy", linux.memory_policy().is_some()),
-        ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
         ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty())),
         ("linux.personality", linux.personality().is_some()),
         ("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty())),

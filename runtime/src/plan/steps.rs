@@ -167,7 +167,17 @@ pub(crate) struct Process {
     pub(crate) no_new_privs: bool,
     pub(crate) oom_score_adj: i32,
     pub(crate) terminal: Option<Terminal>,
+    pub(crate) labels: Labels,
     pub(crate) filter: Option<Program>,
+}
+
+/// What the kernel's security modules are told to confine the process to; none leaves it to them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Labels {
+    /// A profile that is loaded.
+    pub(crate) apparmor: Option<CString>,
+    /// A context, `user:role:type:level`.
+    pub(crate) selinux: Option<CString>,
 }
 
 /// The five sets of capabilities(7).

@@ -115,21 +115,32 @@ fn later_words_win_but_take_nothing_from_a_source() {
 }
 
 #[test]
+fn labels_are_one_line() {
+    let label =
+        |name: &str| compile(&with("/process/apparmorProfile", json!(name))).map(|plan| plan.process.labels);
+    assert_eq!(label("a profile").unwrap().apparmor.as_deref(), Some(c"a profile"));
+    assert_eq!(label("unconfined").unwrap().apparmor, None);
+    assert_eq!(label("").unwrap().apparmor, None);
+    for text in ["a\nb", "a\0", "\t", &"x".repeat(5000)] {
+        assert!(label(text).unwrap_err().to_string().starts_with("process.apparmorProfile"), "{text:?}");
+    }
+    let plan = compile(&with("/process/selinuxLabel", json!("u:r:t:s0:c1,c2"))).unwrap();
+    assert_eq!(plan.process.labels.selinux.as_deref(), Some(c"u:r:t:s0:c1,c2"));
+}
+
+#[test]
 fn what_is_not_supported_is_refused_by_name() {
     let hook = json!({ "poststop": [{ "path": "/bin/true" }] });
     let mount = |kind: &str, option: &str| json!([{ "destination": "/a", "type": kind, "source": "/b", "options": [option] }]);
     for (pointer, value, text) in [
         ("/hooks", hook, "hooks is not supported"),
         ("/vm", json!({ "kernel": { "path": "/x" } }), "vm is not supported"),
-        ("/process/apparmorProfile", json!("x"), "process.apparmorProfile is not supported"),
-        ("/process/selinuxLabel", json!("x"), "process.selinuxLabel is not supported"),
         (
             "/process/ioPriority",
             json!({ "class": "IOPRIO_CLASS_BE", "priority": 1 }),
             "process.ioPriority is not supported",
         ),
         ("/process/scheduler", json!({ "policy": "SCHED_OTHER" }), "process.scheduler is not supported"),
-        ("/linux/mountLabel", json!("x"), "linux.mountLabel is not supported"),
         ("/linux/intelRdt", json!({}), "linux.intelRdt is not supported"),
         ("/linux/personality", json!({ "domain": "LINUX32" }), "linux.personality is not supported"),
         ("/linux/namespaces/0/path", json!("/x"), "linux.namespaces mnt with a path is not supported"),

@@ -132,21 +132,3 @@ fn files_that_a_container_may_open_are_limited_sensibly() {
         Ok(())
     });
 }
-
-#[test]
-fn a_profile_of_apparmor_is_refused_where_there_is_none() {
-    on_node(async |kubelet| {
-        if host::has_apparmor() {
-            return corten_tests::skip("this kernel has AppArmor");
-        }
-        let pod = kubelet.pod().run().await?;
-        let profile = wire::SecurityProfile {
-            profile_type: wire::security_profile::ProfileType::Localhost.into(),
-            localhost_ref: "no-such-profile".to_owned(),
-        };
-        let status =
-            pod.container().security(|security| security.apparmor = Some(profile)).does_not_start().await?;
-        assert!(status.message().to_lowercase().contains("apparmor"), "{status}");
-        Ok(())
-    });
-}
