@@ -30,11 +30,11 @@ const KEPT: CapabilitySet = CapabilitySet::CHOWN
 const NAMESPACES: i32 =
     libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
 
-/// The limits of what is inside. Private memory is the largest window of a zstd layer, 128 MiB, and room for the
+/// The limits of what is inside. Private memory is the largest window of a zstd layer, 128 MiB, and 64 MiB for the
 /// rest; addresses are more, because each thread reserves some. A file is no larger than a whole layer may be.
 const LIMITS: [(Resource, u64); 7] = [
     (Resource::Core, 0),
-    (Resource::Data, 256 << 20),
+    (Resource::Data, 192 << 20),
     (Resource::As, 2 << 30),
     (Resource::Cpu, 3600),
     (Resource::Fsize, 1 << 40),

@@ -5,7 +5,11 @@
 //! field would have to be read a second time beside it, because it is lenient where a layer must be refused.
 //! Anything that readers are known to disagree over ends the archive with an error: see `header` and `pax`.
 
+use std::fs::File;
 use std::io::{self, BufRead};
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat, statat};
 
 use super::failure::{Failure, shown};
 use super::header::{BLOCK, Header};
@@ -97,6 +101,19 @@ impl<R: BufRead> Archive<R> {
             }
             .map_err(refused)?;
         }
+    }
+
+    /// Keeps the content of the file `name` of the layer, which is about to make room for something else.
+    pub(super) fn give_up(&mut self, parent: &OwnedFd, base: &[u8], name: &[u8]) -> Result<(), Failure> {
+        let Some(skeleton) = &mut self.skeleton else { return Ok(()) };
+        let Ok(found) = statat(parent, base, AtFlags::SYMLINK_NOFOLLOW) else { return Ok(()) };
+        let size = found.st_size.cast_unsigned();
+        if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile || size == 0 {
+            return Ok(());
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(parent, base, flags, Mode::empty()).map_err(Failure::write("read", name))?;
+        skeleton.lost(name, size, &mut File::from(file)).map_err(Failure::write("keep what was", name))
     }
 
     /// Returns the next of the entry's data, empty at its end.

@@ -93,7 +93,7 @@ impl<'a> Layer<'a> {
             return self.whiteout(name, entry, reserved);
         }
         match &entry.kind {
-            Kind::Directory => return self.directory(name, entry),
+            Kind::Directory => return self.directory(name, entry, archive),
             _ if name.is_root() => return Err(refused("the layer's root is not a directory")),
             Kind::Device if name.split().0.split(|&b| b == b'/').any(|c| c == b"dev") => {
                 self.written.skipped += 1;
@@ -112,21 +112,28 @@ impl<'a> Layer<'a> {
                 Err(refused("the target of the link is empty or too long"))
             }
             Kind::Symlink(target) => {
-                self.make(&place, "make the link", || symlinkat(&target[..], &place.parent, base))?;
+                self.make(&place, archive, "make the link", || symlinkat(&target[..], &place.parent, base))?;
                 place.describe(entry)
             }
-            Kind::HardLink(target) => self.hard_link(&place, target),
+            Kind::HardLink(target) => self.hard_link(&place, target, archive),
             Kind::Fifo => {
                 let mode = Mode::from_raw_mode(entry.mode);
-                self.make(&place, "make fifo", || mknodat(&place.parent, base, FileType::Fifo, mode, 0))?;
+                self.make(&place, archive, "make fifo", || {
+                    mknodat(&place.parent, base, FileType::Fifo, mode, 0)
+                })?;
                 place.describe(entry)
             }
             Kind::Device | Kind::Directory => Ok(()),
         }
     }
 
-    fn directory(&mut self, name: &Name, entry: &Entry) -> Result<(), Failure> {
-        self.tree.describe(name)?;
+    fn directory(
+        &mut self,
+        name: &Name,
+        entry: &Entry,
+        archive: &mut Archive<impl BufRead>,
+    ) -> Result<(), Failure> {
+        self.tree.describe(name, |parent, base| archive.give_up(parent, base, name.as_bytes()))?;
         if !entry.xattrs.is_empty() {
             let directory = self.tree.directory(name.as_bytes())?;
             set_xattrs(&directory, name.as_bytes(), entry)?;
@@ -142,7 +149,7 @@ impl<'a> Layer<'a> {
     ) -> Result<(), Failure> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(entry.mode);
-        let file = self.make(place, "create", || openat(&place.parent, place.base, flags, mode))?;
+        let file = self.make(place, archive, "create", || openat(&place.parent, place.base, flags, mode))?;
         archive.keep(place.name)?;
         loop {
             let data = archive.data()?;
@@ -165,7 +172,12 @@ impl<'a> Layer<'a> {
             .map_err(Failure::write("set the times of", place.name))
     }
 
-    fn hard_link(&mut self, place: &Place<'_>, target: &[u8]) -> Result<(), Failure> {
+    fn hard_link(
+        &mut self,
+        place: &Place<'_>,
+        target: &[u8],
+        archive: &mut Archive<impl BufRead>,
+    ) -> Result<(), Failure> {
         let refused = |reason: &str| {
             Failure::refused(shown(place.name), format!("hard link to {}: {reason}", shown(target)))
         };
@@ -192,7 +204,9 @@ impl<'a> Layer<'a> {
         if target.as_bytes() == place.name {
             return Err(refused("it is the link itself"));
         }
-        self.make(place, "link", || linkat(&directory, base, &place.parent, place.base, AtFlags::empty()))
+        self.make(place, archive, "link", || {
+            linkat(&directory, base, &place.parent, place.base, AtFlags::empty())
+        })
     }
 
     /// Takes an entry with a name that is not a file's but says something about the layers below.
@@ -220,6 +234,7 @@ impl<'a> Layer<'a> {
             return Err(refused("the whiteout hides nothing"));
         }
         let directory = self.tree.directory(parent)?;
+        tree::step();
         let device = FileType::CharacterDevice;
         match mknodat(&directory, hidden, device, Mode::empty(), 0) {
             Ok(()) => {
@@ -243,11 +258,16 @@ impl<'a> Layer<'a> {
     fn make<T>(
         &mut self,
         place: &Place<'_>,
+        archive: &mut Archive<impl BufRead>,
         operation: &'static str,
         make: impl Fn() -> rustix::io::Result<T>,
     ) -> Result<T, Failure> {
+        tree::step();
         let made = match make() {
-            Err(Errno::EXIST) => self.tree.clear(&place.parent, place.base).and_then(|()| make()),
+            Err(Errno::EXIST) => {
+                archive.give_up(&place.parent, place.base, place.name)?;
+                self.tree.clear(&place.parent, place.base).and_then(|()| make())
+            }
             other => other,
         };
         made.map_err(Failure::write(operation, place.name))

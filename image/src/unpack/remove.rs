@@ -10,6 +10,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir, openat, unlinkat};
 use rustix::io::{Errno, Result};
 
+use super::tree::step;
+
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -39,6 +41,7 @@ fn empty(parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
     let mut position = 0;
     let mut buffer = Vec::with_capacity(32 << 10);
     loop {
+        step();
         if let Some(child) = first_full(&directory, &mut position, buffer.spare_capacity_mut())? {
             directory = child;
             left.push(std::mem::take(&mut position));
@@ -65,6 +68,7 @@ fn first_full(
     let mut entries = RawDir::new(directory, buffer);
     while let Some(entry) = entries.next() {
         let entry = entry?;
+        step();
         let name = entry.file_name().to_bytes();
         if matches!(name, b"." | b"..") {
             continue;

@@ -3,10 +3,11 @@
 //!
 //! It is what lets an image leave the node with its layers' digests, and a layer be checked against its digest. A
 //! zstd stream of pieces, each with a tag: bytes that stand in the archive, the name and size of a file whose content
-//! comes next, and the end with the archive's length.
+//! comes next, the content of such a file that a later entry replaced, and the end with the archive's length.
 
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
@@ -19,12 +20,16 @@ use super::tree::open_directory;
 const RAW: u8 = 0;
 const CONTENT: u8 = 1;
 const END: u8 = 2;
+const LOST: u8 = 3;
 
 /// The size of a piece of bytes, unless one record of the archive is larger.
 const PIECE: usize = 64 << 10;
 
 /// The longest piece: an extended header with what is gathered before it.
 const MAX_PIECE: u32 = 2 << 20;
+
+/// The most that names of replaced files take.
+const MAX_LOST_BYTES: usize = 8 << 20;
 
 /// Headers compress well at any level.
 const LEVEL: i32 = 1;
@@ -56,9 +61,20 @@ impl Skeleton {
         if size == 0 {
             return Ok(());
         }
+        self.named(CONTENT, name, size)
+    }
+
+    /// Keeps the content of a file that goes, because a later entry has its name.
+    pub(super) fn lost(&mut self, name: &[u8], size: u64, content: &mut impl Read) -> io::Result<()> {
+        self.named(LOST, name, size)?;
+        let copied = io::copy(&mut content.take(size), &mut self.file)?;
+        if copied == size { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+
+    fn named(&mut self, tag: u8, name: &[u8], size: u64) -> io::Result<()> {
         self.flush()?;
         let length = u16::try_from(name.len()).map_err(io::Error::other)?;
-        self.file.write_all(&[CONTENT])?;
+        self.file.write_all(&[tag])?;
         self.file.write_all(&size.to_le_bytes())?;
         self.file.write_all(&length.to_le_bytes())?;
         self.file.write_all(name)
@@ -103,8 +119,11 @@ pub(crate) enum Unrebuildable {
 
 /// The archive of a layer, made again from its skeleton and its files. Reads as the archive.
 pub(crate) struct Rebuilt {
-    skeleton: BufReader<Decoder<'static, BufReader<File>>>,
+    skeleton: Pieces,
     root: OwnedFd,
+    lost: Lost,
+    /// How many contents of files came so far.
+    contents: u64,
     buffer: Vec<u8>,
     taken: usize,
     content: Option<Content>,
@@ -121,11 +140,12 @@ struct Content {
 impl Rebuilt {
     /// Opens the archive of the layer in the directory `root`.
     pub(crate) fn open(skeleton: File, root: OwnedFd) -> io::Result<Self> {
-        let mut skeleton = Decoder::new(skeleton)?;
-        skeleton.window_log_max(23)?;
+        let lost = Lost::find(&skeleton, root.as_fd())?;
         Ok(Self {
-            skeleton: BufReader::with_capacity(PIECE, skeleton),
+            skeleton: Pieces::open(&skeleton)?,
             root,
+            lost,
+            contents: 0,
             buffer: Vec::new(),
             taken: 0,
             content: None,
@@ -160,39 +180,151 @@ impl Rebuilt {
     }
 
     fn piece(&mut self) -> io::Result<()> {
-        match u8::from_le_bytes(self.number()?) {
-            RAW => {
-                let length = u32::from_le_bytes(self.number()?);
-                if length > MAX_PIECE {
-                    return Err(skeleton_error("a piece is too long"));
-                }
-                let read = (&mut self.skeleton).take(length.into()).read_to_end(&mut self.buffer)?;
-                if read as u64 != u64::from(length) {
-                    return Err(skeleton_error("it ends early"));
-                }
-            }
-            CONTENT => {
-                let size = u64::from_le_bytes(self.number()?);
-                let mut name = vec![0; u16::from_le_bytes(self.number()?).into()];
-                self.skeleton.read_exact(&mut name)?;
-                let file = open_file(self.root.as_fd(), &name, size)?;
+        match self.skeleton.next()? {
+            Piece::Raw(length) => self.skeleton.read(length, &mut self.buffer)?,
+            Piece::Content { size, name } => {
+                let lost = self.lost.open(self.contents, size)?;
+                self.contents += 1;
+                let file = lost.map_or_else(|| open_file(self.root.as_fd(), &name, size), Ok)?;
                 self.content = (size > 0).then_some(Content { file, name, left: size });
             }
-            END => {
-                if u64::from_le_bytes(self.number()?) != self.bytes {
-                    return Err(skeleton_error("its length is another"));
-                }
-                self.ended = true;
-            }
-            _ => return Err(skeleton_error("an unknown piece")),
+            Piece::Lost { size, .. } => self.skeleton.copy(size, &mut io::sink())?,
+            Piece::End(bytes) if bytes == self.bytes => self.ended = true,
+            Piece::End(_) => return Err(skeleton_error("its length is another")),
         }
         Ok(())
+    }
+}
+
+/// The head of a piece.
+enum Piece {
+    Raw(u64),
+    Content { size: u64, name: Vec<u8> },
+    Lost { size: u64, name: Vec<u8> },
+    End(u64),
+}
+
+/// The pieces of a skeleton in their order.
+struct Pieces(BufReader<Decoder<'static, BufReader<File>>>);
+
+impl Pieces {
+    /// Reads from the beginning.
+    fn open(file: &File) -> io::Result<Self> {
+        let mut file = file.try_clone()?;
+        file.rewind()?;
+        let mut skeleton = Decoder::new(file)?;
+        skeleton.window_log_max(23)?;
+        Ok(Self(BufReader::with_capacity(PIECE, skeleton)))
+    }
+
+    fn next(&mut self) -> io::Result<Piece> {
+        match u8::from_le_bytes(self.number()?) {
+            RAW => match u32::from_le_bytes(self.number()?) {
+                length if length > MAX_PIECE => Err(skeleton_error("a piece is too long")),
+                length => Ok(Piece::Raw(length.into())),
+            },
+            CONTENT => self.named().map(|(size, name)| Piece::Content { size, name }),
+            LOST => self.named().map(|(size, name)| Piece::Lost { size, name }),
+            END => Ok(Piece::End(u64::from_le_bytes(self.number()?))),
+            _ => Err(skeleton_error("an unknown piece")),
+        }
+    }
+
+    /// Reads what follows the head of a piece.
+    fn read(&mut self, length: u64, to: &mut Vec<u8>) -> io::Result<()> {
+        let read = (&mut self.0).take(length).read_to_end(to)?;
+        if read as u64 == length { Ok(()) } else { Err(skeleton_error("it ends early")) }
+    }
+
+    /// Copies what follows the head of a piece.
+    fn copy(&mut self, length: u64, to: &mut impl Write) -> io::Result<()> {
+        let copied = io::copy(&mut (&mut self.0).take(length), to)?;
+        if copied == length { Ok(()) } else { Err(skeleton_error("it ends early")) }
+    }
+
+    fn named(&mut self) -> io::Result<(u64, Vec<u8>)> {
+        let size = u64::from_le_bytes(self.number()?);
+        let mut name = vec![0; u16::from_le_bytes(self.number()?).into()];
+        self.0.read_exact(&mut name)?;
+        Ok((size, name))
     }
 
     fn number<const N: usize>(&mut self) -> io::Result<[u8; N]> {
         let mut bytes = [0; N];
-        self.skeleton.read_exact(&mut bytes)?;
+        self.0.read_exact(&mut bytes)?;
         Ok(bytes)
+    }
+}
+
+/// The contents that later entries replaced, in an unnamed file. Layers rarely have any.
+#[derive(Default)]
+struct Lost {
+    file: Option<File>,
+    /// Where and how long each is, by how many contents come before it.
+    places: HashMap<u64, (u64, u64)>,
+}
+
+impl Lost {
+    /// Collects them. The names are gone through first, so that memory is taken for those alone that were replaced.
+    fn find(skeleton: &File, root: BorrowedFd<'_>) -> io::Result<Self> {
+        let mut names = HashSet::new();
+        let (mut pieces, mut bytes) = (Pieces::open(skeleton)?, 0);
+        loop {
+            match pieces.next()? {
+                Piece::Raw(length) => pieces.copy(length, &mut io::sink())?,
+                Piece::Content { .. } => {}
+                Piece::Lost { size, name } => {
+                    pieces.copy(size, &mut io::sink())?;
+                    bytes += name.len();
+                    names.insert(name);
+                }
+                Piece::End(_) => break,
+            }
+            if bytes > MAX_LOST_BYTES {
+                return Err(skeleton_error("too many files were replaced"));
+            }
+        }
+        if names.is_empty() { Ok(Self::default()) } else { Self::collect(skeleton, root, &names) }
+    }
+
+    fn collect(skeleton: &File, root: BorrowedFd<'_>, names: &HashSet<Vec<u8>>) -> io::Result<Self> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let mut file = File::from(openat(root, c".", flags, Mode::RUSR | Mode::WUSR)?);
+        let (mut places, mut last) = (HashMap::new(), HashMap::new());
+        let (mut pieces, mut contents, mut offset) = (Pieces::open(skeleton)?, 0, 0);
+        loop {
+            match pieces.next()? {
+                Piece::Raw(length) => pieces.copy(length, &mut io::sink())?,
+                Piece::Content { name, .. } => {
+                    if names.contains(&name) {
+                        last.insert(name, contents);
+                    }
+                    contents += 1;
+                }
+                Piece::Lost { size, name } => {
+                    pieces.copy(size, &mut file)?;
+                    // What was a hard link came under another name.
+                    if let Some(content) = last.remove(&name) {
+                        places.insert(content, (offset, size));
+                    }
+                    offset += size;
+                }
+                Piece::End(_) => return Ok(Self { file: Some(file), places }),
+            }
+        }
+    }
+
+    /// Opens the content that has so many before it, if it is one of these.
+    fn open(&self, content: u64, size: u64) -> io::Result<Option<File>> {
+        let (Some(file), Some((offset, length))) = (&self.file, self.places.get(&content)) else {
+            return Ok(None);
+        };
+        if *length != size {
+            return Err(skeleton_error("a replaced file had another size"));
+        }
+        let mut file = file.try_clone()?;
+        file.seek(io::SeekFrom::Start(*offset))?;
+        Ok(Some(file))
     }
 }
 

@@ -136,7 +136,7 @@ impl Pump {
 
     fn pump(&mut self, mut archive: impl Read, compressed: &Cell<u64>) -> io::Result<()> {
         loop {
-            let mut bytes = self.buffers.1.try_recv().unwrap_or_default();
+            let mut bytes = self.buffers.1.try_recv().unwrap_or_else(|_| vec![0; BUFFER]);
             bytes.resize(BUFFER, 0);
             let mut filled = 0;
             while filled < BUFFER {

@@ -1,5 +1,7 @@
 //! Tests of unpacking. They run as root, like the program itself.
 
+mod bounds;
+mod breakouts;
 mod differential;
 mod generated;
 mod hostile;
@@ -44,6 +46,11 @@ fn unpacking_process() {
         let code = super::main(std::io::stdin(), std::io::stdout(), skeleton.into());
         std::process::exit(i32::from(code != std::process::ExitCode::SUCCESS));
     }
+}
+
+/// Makes a directory in memory, if that is there: a disk's file system takes its time to use an inode again.
+fn quick_directory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 /// Unpacks into `layer` in this process, without the jail.

@@ -98,11 +98,11 @@ impl Tree {
             _ if path.is_empty() => Rc::clone(&self.root),
             Some(directory) => Rc::clone(directory),
             None => {
-                let directory = Rc::new(match open_directory(self.root(), path) {
+                let directory = match self.open(path) {
                     Ok(directory) => directory,
-                    Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => self.walk(path)?,
+                    Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Rc::new(self.walk(path)?),
                     Err(e) => return Err(Failure::write("open", path)(e)),
-                });
+                };
                 if self.cache.len() >= CACHED {
                     self.cache.clear();
                 }
@@ -114,8 +114,12 @@ impl Tree {
         Ok(directory)
     }
 
-    /// Makes the directory that an entry describes, or takes the one that is there.
-    pub(super) fn describe(&mut self, name: &Name) -> Result<(), Failure> {
+    /// Makes the directory that an entry describes, or takes the one that is there. `give_up` sees what makes room.
+    pub(super) fn describe(
+        &mut self,
+        name: &Name,
+        give_up: impl FnOnce(&Directory, &[u8]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         self.implied.remove(name.as_bytes());
         if name.is_root() {
             return Ok(());
@@ -125,7 +129,10 @@ impl Tree {
         match mkdirat(&parent, base, Mode::from_raw_mode(0o755)) {
             Ok(()) => self.made += 1,
             Err(Errno::EXIST) if is_directory(&parent, base) => {}
-            Err(Errno::EXIST) => drop(self.replace(&parent, base, name.as_bytes())?),
+            Err(Errno::EXIST) => {
+                give_up(&parent, base)?;
+                drop(self.replace(&parent, base, name.as_bytes())?);
+            }
             Err(e) => return Err(Failure::write("make directory", name.as_bytes())(e)),
         }
         Ok(())
@@ -133,6 +140,7 @@ impl Tree {
 
     /// Removes what stands at a name, to make room for something else.
     pub(super) fn clear(&mut self, parent: &Directory, base: &[u8]) -> rustix::io::Result<()> {
+        step();
         match unlinkat(parent, base, AtFlags::empty()) {
             Err(Errno::ISDIR) => {
                 self.cache.clear();
@@ -150,14 +158,13 @@ impl Tree {
         self.hide(path)
     }
 
-    /// Opens a path component by component, making what is missing.
+    /// Opens a path of which something is missing, and makes that.
     fn walk(&mut self, path: &[u8]) -> Result<OwnedFd, Failure> {
-        let mut directory = Rc::clone(&self.root);
-        let mut end = 0;
-        for base in path.split(|&b| b == b'/') {
-            end += base.len();
-            let name = &path[..end];
-            end += 1;
+        let (mut directory, mut start) = self.nearest(path)?;
+        for base in path[start..].split(|&b| b == b'/') {
+            step();
+            let name = &path[..start + base.len()];
+            start += base.len() + 1;
             let next = match openat(&directory, base, DIRECTORY, Mode::empty()) {
                 Ok(next) => next,
                 Err(Errno::NOENT) => {
@@ -172,6 +179,31 @@ impl Tree {
             directory = Rc::new(next);
         }
         directory.try_clone().map_err(Failure::write("open", path))
+    }
+
+    /// Opens the nearest directory above `path`, and says where in that the rest begins: what a deep path costs is
+    /// what is missing of it.
+    fn nearest(&self, path: &[u8]) -> Result<(Directory, usize), Failure> {
+        let mut end = path.len();
+        while let Some(slash) = path[..end].iter().rposition(|&b| b == b'/') {
+            step();
+            end = slash;
+            match self
+                .cache
+                .get(&path[..end])
+                .map_or_else(|| self.open(&path[..end]), |known| Ok(Rc::clone(known)))
+            {
+                Ok(directory) => return Ok((directory, end + 1)),
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                Err(e) => return Err(Failure::write("open", path)(e)),
+            }
+        }
+        Ok((Rc::clone(&self.root), 0))
+    }
+
+    fn open(&self, path: &[u8]) -> rustix::io::Result<Directory> {
+        step();
+        open_directory(self.root(), path).map(Rc::new)
     }
 
     fn imply(&mut self, name: &[u8]) -> Result<(), Failure> {
@@ -223,6 +255,18 @@ impl Tree {
             .and_then(|()| openat(parent, base, DIRECTORY, Mode::empty()))
             .map_err(Failure::write("replace with a directory", name))
     }
+}
+
+/// Counts what is asked of the kernel, so that a test can tell how that grows.
+pub(super) fn step() {
+    #[cfg(test)]
+    STEPS.set(STEPS.get() + 1);
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How many steps this thread has taken.
+    pub(super) static STEPS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
 /// Opens the directory at `path` below `root`, without following a symbolic link on the way.

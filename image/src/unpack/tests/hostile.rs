@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::super::failure::Failure;
 use super::tar::{Item, Tar};
-use super::unpack;
+use super::{quick_directory, unpack};
 
 /// A directory that holds the layer, and things beside it that archives are after.
 pub(super) struct Scene {
@@ -19,7 +19,7 @@ pub(super) struct Scene {
 
 impl Scene {
     pub(super) fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = quick_directory();
         let outside = directory.path().join("outside");
         fs::create_dir(&outside).unwrap();
         fs::create_dir(outside.join("d")).unwrap();
