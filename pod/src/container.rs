@@ -129,15 +129,31 @@ impl Container {
         let mut record = current.clone();
         change(&mut record);
         records.save_container(&record)?;
+        self.turn(&mut current, record);
+        Ok(())
+    }
+
+    /// Takes note of what has happened. It has, whether or not the disk has room to say so: the monitor tells the next
+    /// daemon.
+    pub(crate) fn note(&self, records: &Records, change: impl FnOnce(&mut ContainerRecord)) {
+        let mut current = self.record();
+        let mut record = current.clone();
+        change(&mut record);
+        if let Err(error) = records.save_container(&record) {
+            tracing::warn!(container = self.id, error = crate::error::chain(&error), "keep a record");
+        }
+        self.turn(&mut current, record);
+    }
+
+    fn turn(&self, current: &mut ContainerRecord, record: ContainerRecord) {
         let happened = event::of_container(&current.phase, &record.phase);
         *current = record;
         // Under the lock, so that nobody finds a new phase and an old status.
-        self.status.send_replace(Arc::new(status_of(&current)));
+        self.status.send_replace(Arc::new(status_of(current)));
         if !happened.is_empty() {
             self.is_told.store(true, Ordering::Relaxed);
             self.pod.events.tell(happened, &self.id, &self.pod);
         }
-        Ok(())
     }
 
     /// Tells that nothing is left of it.
@@ -208,11 +224,11 @@ impl Node {
     pub(crate) async fn exited(self: &Arc<Self>, container: &Arc<Container>, ending: Ending) {
         let (node, ended) = (self.clone(), container.clone());
         let recorded = blocking(move || {
-            ended.update(&node.records, |record| {
+            ended.note(&node.records, |record| {
                 if ending.is_start_error() || !matches!(record.phase, ContainerPhase::Exited(_)) {
                     record.phase = ContainerPhase::Exited(ending);
                 }
-            })?;
+            });
             ended.readings.close();
             // The kubelet removes the pod's cgroup once its containers have ended.
             node.remove_cgroup(&ended)

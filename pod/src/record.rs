@@ -147,6 +147,10 @@ impl Records {
     pub(crate) fn load_all(&self) -> Result<Loaded> {
         let mut loaded = Loaded::default();
         for pod_dir in entries(&self.root)? {
+            // A daemon was killed before it had written anything of a new pod.
+            if fs::remove_dir(&pod_dir).is_ok() {
+                continue;
+            }
             match load_pod(&pod_dir, &mut loaded.unreadable) {
                 Ok(pod) => loaded.pods.push(pod),
                 Err(error) => loaded.unreadable.push(error),
@@ -206,7 +210,11 @@ fn save<T: Serialize>(path: &Path, record: &T) -> Result<()> {
         options.open(&partial)?.write_all(&bytes)?;
         fs::rename(&partial, path)
     };
-    write().map_err(Error::file("write", path))
+    write().map_err(|error| {
+        // Its part of a full disk is of more use to others.
+        drop(fs::remove_file(&partial));
+        Error::file("write", path)(error)
+    })
 }
 
 /// Makes a directory that only root can enter, with its parents.

@@ -135,7 +135,8 @@ impl Node {
                 self.bury_containers(pod).await?;
                 let (node, dead) = (self.clone(), pod.clone());
                 blocking(move || {
-                    dead.update(&node.records, |record| record.phase = record.phase.max(PodPhase::Stopping))
+                    dead.note(&node.records, |record| record.phase = record.phase.max(PodPhase::Stopping));
+                    Ok(())
                 })
                 .await
             }
@@ -154,12 +155,13 @@ impl Node {
             ContainerState::Running => {
                 let node = self.clone();
                 blocking(move || {
-                    container.update(&node.records, |record| {
-                        if record.phase == ContainerPhase::Created {
+                    if container.phase() == ContainerPhase::Created {
+                        container.note(&node.records, |record| {
                             record.phase = ContainerPhase::Running;
                             record.started_at_ns = reported.started_at_ns;
-                        }
-                    })
+                        });
+                    }
+                    Ok(())
                 })
                 .await
             }

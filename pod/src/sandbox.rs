@@ -127,13 +127,28 @@ impl Sandbox {
         let mut record = state.record.clone();
         change(&mut record);
         records.save_pod(&record)?;
+        self.turn(&mut state, record);
+        Ok(())
+    }
+
+    /// Takes note of what has happened. It has, whether or not the disk has room to say so.
+    pub(crate) fn note(&self, records: &Records, change: impl FnOnce(&mut PodRecord)) {
+        let mut state = self.lock();
+        let mut record = state.record.clone();
+        change(&mut record);
+        if let Err(error) = records.save_pod(&record) {
+            tracing::warn!(pod = self.id, error = crate::error::chain(&error), "keep a record");
+        }
+        self.turn(&mut state, record);
+    }
+
+    fn turn(&self, state: &mut State, record: PodRecord) {
         let happened = event::of_pod(state.record.phase, record.phase);
         state.record = record;
         state.is_told |= !happened.is_empty();
         // Under the lock, so that nobody finds a new phase and an old status.
         self.status.send_replace(Arc::new(status_of(&state.record)));
         self.events.tell(happened, &self.id, self);
-        Ok(())
     }
 
     /// Tells that nothing is left of it.

@@ -45,13 +45,14 @@ impl Node {
     async fn started(self: &Arc<Self>, container: &Arc<Container>, started_at_ns: i64) -> Result<()> {
         let (node, container) = (self.clone(), container.clone());
         blocking(move || {
-            container.update(&node.records, |record| {
+            container.note(&node.records, |record| {
                 record.started_at_ns = started_at_ns;
                 // Its exit may have been taken in first.
                 if record.phase == ContainerPhase::Created {
                     record.phase = ContainerPhase::Running;
                 }
-            })
+            });
+            Ok(())
         })
         .await
     }

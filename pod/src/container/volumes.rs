@@ -101,7 +101,8 @@ impl Node {
             }
         }
         // Before the lock goes, so that of two that leave at once the second sees that it is the last.
-        container.update(&self.records, |record| record.volume_images.clear())
+        container.note(&self.records, |record| record.volume_images.clear());
+        Ok(())
     }
 }
 

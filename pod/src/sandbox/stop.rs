@@ -44,7 +44,11 @@ impl Node {
             return Ok(());
         }
         let (node, pod) = (self.clone(), pod.clone());
-        blocking(move || pod.update(&node.records, |record| record.phase = phase)).await
+        blocking(move || {
+            pod.note(&node.records, |record| record.phase = phase);
+            Ok(())
+        })
+        .await
     }
 
     async fn end_monitor(self: &Arc<Self>, pod: &Arc<Sandbox>) -> Result<()> {
