@@ -1,6 +1,7 @@
 //! Pulls from a scripted registry into a real store, with real unpacking processes.
 
 mod faults;
+mod formats;
 mod hosts;
 mod sharing;
 mod table;

@@ -142,6 +142,12 @@ fn what_is_no_image_is_said_so() {
     let mut encrypted = image(Some(OCI));
     encrypted["layers"][0]["mediaType"] = format!("{IMAGE_LAYER_GZIP_MEDIA_TYPE}+encrypted").into();
     refused(&encrypted, Some(OCI), "+encrypted");
+    // No file system of a stranger's is mounted.
+    for kind in ["application/vnd.erofs.layer.v1", "application/vnd.oci.image.layer.squashfs"] {
+        let mut layers = image(Some(OCI));
+        layers["layers"][0]["mediaType"] = kind.into();
+        refused(&layers, Some(OCI), kind);
+    }
 }
 
 #[test]
