@@ -18,7 +18,6 @@ mod forward;
 mod images;
 mod info;
 mod logs;
-mod message;
 mod metrics;
 pub(crate) mod output;
 mod pods;
@@ -37,6 +36,7 @@ use clap::{Args, Subcommand};
 pub(crate) use self::client::Client;
 pub(crate) use self::explain::Explain;
 use self::output::Format;
+use crate::message;
 
 /// Where the server is.
 #[derive(Debug, Args)]

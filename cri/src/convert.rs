@@ -12,6 +12,7 @@ mod mount;
 pub(crate) mod pod;
 mod resources;
 mod security;
+pub(crate) mod shown;
 mod signal;
 pub(crate) mod stats;
 mod stream;

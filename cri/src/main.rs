@@ -10,6 +10,7 @@ mod cli;
 mod config;
 mod convert;
 mod generate;
+mod message;
 mod metrics;
 mod notify;
 mod reload;

@@ -121,6 +121,11 @@ impl Images {
         self.store.export(&image.id.to_string()).await
     }
 
+    /// The configuration of an image as its builder wrote it.
+    pub async fn configuration(&self, id: &ImageId) -> Result<Vec<u8>, Error> {
+        self.store.configuration(&id.to_string()).await
+    }
+
     /// Takes an image in that does not come from a registry.
     pub async fn import(&self, image: NewImport) -> Result<Import, Error> {
         Import::begin(self.store.clone(), image)

@@ -13,6 +13,7 @@ pub(crate) mod orphans;
 mod plugins;
 mod process;
 mod result;
+pub(crate) mod show;
 mod status;
 mod version;
 mod watch;

@@ -54,6 +54,7 @@ pub struct Network {
 
 #[derive(Debug)]
 struct Shared {
+    config: Config,
     chain: Arc<Chain>,
     watched: Watched,
     metrics: Metrics,
@@ -80,12 +81,22 @@ impl Network {
     pub fn open(config: Config) -> Result<Self, Error> {
         let chain = Arc::new(Chain::new(&config));
         let watched = Watched::open(&config.conf_dir, &chain)?;
-        Ok(Self { shared: Arc::new(Shared { chain, watched, metrics: Metrics::new() }) })
+        Ok(Self { shared: Arc::new(Shared { config, chain, watched, metrics: Metrics::new() }) })
     }
 
     /// Whether pods can have a network now; answered at once, from what the directory and the plugins last said.
     pub fn status(&self) -> Result<(), NotReady> {
         self.shared.watched.status(self.shared.chain.plugins())
+    }
+
+    /// The network and where its parts are, in the words of `crictl info`.
+    pub fn show(&self) -> serde_json::Value {
+        cni::show::configuration(&self.shared.config, self.shared.watched.network().ok().as_deref())
+    }
+
+    /// What the plugins made for a pod, in the words of `crictl inspectp`; none where they made nothing.
+    pub fn show_result(&self, id: &str) -> Option<serde_json::Value> {
+        self.shared.chain.result(id).as_ref().map(cni::show::result)
     }
 
     /// Adds a pod to the network. On failure everything that was added is taken down again.

@@ -238,6 +238,17 @@ pub struct Resources {
     pub unified: BTreeMap<String, String>,
 }
 
+impl Resources {
+    /// Who limits memory and says nothing of swap means no swap: what both peers do. A word on swap that stands, in
+    /// what was in force `before` or as a file of cgroup v2, is left alone.
+    pub(crate) fn take_swap_for_none(&mut self, before: &Self) {
+        let unsaid = self.memory_swap_limit_bytes.is_none() && !self.unified.contains_key("memory.swap.max");
+        if unsaid && before.memory_swap_limit_bytes == before.memory_limit_bytes {
+            self.memory_swap_limit_bytes = self.memory_limit_bytes;
+        }
+    }
+}
+
 /// What a pod has beside and in its containers, for those who look: the kubelet itself sets the pod's cgroup.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodResources {

@@ -4,23 +4,32 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use crate::config::{PidMode, PodOrNode};
 use crate::error::Result;
-use crate::node::{Node, blocking};
+use crate::node::{Node, blocking, exists};
+use crate::sandbox::Sandbox;
 
 impl Node {
-    pub(crate) fn inspect_pod(&self, id: &str) -> Result<Value> {
+    pub(crate) async fn inspect_pod(self: &Arc<Self>, id: &str) -> Result<Value> {
         let pod = self.table.pod(id)?;
+        let node = self.clone();
+        let network = blocking(move || Ok(node.network.show_result(&pod.id)));
+        let (network, pod) = (network.await?, self.table.pod(id)?);
         let monitor = pod.monitor();
         Ok(json!({
             "sandboxID": pod.id,
             "pid": monitor.as_ref().map_or(0, runtime::Monitor::pause_pid),
             "monitorPid": monitor.as_ref().map_or(0, runtime::Monitor::pid),
             "phase": pod.phase(),
+            "processStatus": if monitor.is_some() { "running" } else { "deleted" },
             "networkNamespace": pod.netns(),
+            "netNamespaceClosed": pod.netns().is_some_and(|path| !exists(&path)),
             "ips": pod.ips(),
+            "cniResult": network,
             "stateDirectory": pod.dir,
             "resources": pod.resources(),
-            "config": *pod.config,
+            "runtimeHandler": pod.config.handler,
+            "runtimeSpec": pause_spec(&pod),
         }))
     }
 
@@ -35,10 +44,47 @@ impl Node {
                 "cgroup": container.cgroup(),
                 "writableLayer": node.container_dir(&container.id).join("upper"),
                 "privileged": container.config.security.privileged,
-                "config": *container.config,
                 "runtimeSpec": spec,
             }))
         })
         .await
     }
+}
+
+/// Pause is made from no bundle. What people look for in its spec is true of it all the same: the namespaces and where
+/// they are, the host's name and the kernel's parameters.
+fn pause_spec(pod: &Sandbox) -> Value {
+    let (config, metadata) = (&pod.config, &pod.config.metadata);
+    let pid = pod.monitor().map(|monitor| monitor.pause_pid());
+    let place = |name: &str| pid.map(|pid| format!("/proc/{pid}/ns/{name}"));
+    let namespace = |kind: &str, path: Option<String>| json!({ "type": kind, "path": path });
+    let shared = &config.security.namespaces;
+    let mut namespaces = vec![namespace("mount", place("mnt"))];
+    if shared.pid == PidMode::Pod {
+        namespaces.push(namespace("pid", place("pid")));
+    }
+    if shared.ipc == PodOrNode::Pod {
+        namespaces.push(namespace("ipc", place("ipc")));
+    }
+    if let Some(path) = pod.netns() {
+        namespaces.push(namespace("network", Some(path.display().to_string())));
+        namespaces.push(namespace("uts", place("uts")));
+    }
+    if shared.users.is_some() {
+        namespaces.push(namespace("user", place("user")));
+    }
+    json!({
+        "ociVersion": "1.0.2",
+        "process": { "args": ["/pause"], "cwd": "/" },
+        "hostname": config.hostname,
+        "annotations": {
+            "io.kubernetes.cri.container-type": "sandbox",
+            "io.kubernetes.cri.sandbox-id": pod.id,
+            "io.kubernetes.cri.sandbox-name": metadata.name,
+            "io.kubernetes.cri.sandbox-namespace": metadata.namespace,
+            "io.kubernetes.cri.sandbox-uid": metadata.uid,
+            "io.kubernetes.cri.sandbox-log-directory": config.log_directory,
+        },
+        "linux": { "namespaces": namespaces, "sysctl": config.sysctls },
+    })
 }

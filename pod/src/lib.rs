@@ -238,12 +238,12 @@ impl Pods {
         self.node.writable_layers(images)
     }
 
-    /// The `info` of a verbose PodSandboxStatus.
-    pub fn inspect_pod(&self, id: &str) -> Result<serde_json::Value> {
-        self.node.inspect_pod(id)
+    /// The `info` of a verbose PodSandboxStatus, without the configuration.
+    pub async fn inspect_pod(&self, id: &str) -> Result<serde_json::Value> {
+        self.node.inspect_pod(id).await
     }
 
-    /// The `info` of a verbose ContainerStatus.
+    /// The `info` of a verbose ContainerStatus, without the configuration.
     pub async fn inspect_container(&self, id: &str) -> Result<serde_json::Value> {
         self.node.inspect_container(id).await
     }

@@ -45,6 +45,16 @@ impl Cgroup {
         Ok(text.parse().ok().filter(|bytes| *bytes < 1 << 60))
     }
 
+    /// Bytes that may be swapped beside the memory, the largest number without a limit; none where the kernel does
+    /// not account swap.
+    pub fn swap_limit(&self) -> Result<Option<u64>> {
+        if let Ok(text) = self.read("memory", &["memory.swap.max"]) {
+            return Ok(Some(text.parse().unwrap_or(u64::MAX)));
+        }
+        let Ok(both) = self.read("memory", &["memory.memsw.limit_in_bytes"]) else { return Ok(None) };
+        Ok(Some(both.parse::<u64>()?.saturating_sub(self.memory_limit()?.unwrap_or_default())))
+    }
+
     /// Quota and period of the processor in microseconds, none without a quota.
     pub fn cpu_quota(&self) -> Result<Option<(u64, u64)>> {
         if let Ok(text) = self.read("cpu", &["cpu.max"]) {

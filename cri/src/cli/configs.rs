@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::ensure;
 
-use super::message;
+use crate::message;
 use crate::wire::cri::{ContainerConfig, PodSandboxConfig};
 
 /// Reads a pod's configuration.

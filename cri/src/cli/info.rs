@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::Output;
 use super::client::{Client, answer};
-use super::message;
 use super::output::{Format, print_line, print_value};
+use crate::message;
 use crate::wire::cri::{RuntimeConfigRequest, StatusRequest, VersionRequest};
 
 /// `info`

@@ -75,29 +75,11 @@ fn user(text: &str) -> (Option<i64>, String) {
     }
 }
 
-/// The `info` of a verbose ImageStatus, in the words of the OCI image specification.
-pub(crate) fn info(image: &Image) -> Value {
-    let config = &image.config;
-    let set = |names: &[String]| {
-        names.iter().map(|name| (name.clone(), json!({}))).collect::<serde_json::Map<_, _>>()
-    };
+/// The `info` of a verbose ImageStatus, in containerd's words; the configuration is as the builder wrote it.
+pub(crate) fn info(image: &Image, configuration: &[u8]) -> Value {
     json!({
-        "imageSpec": {
-            "created": image.created,
-            "architecture": image.architecture,
-            "os": "linux",
-            "config": {
-                "User": config.user,
-                "Env": config.env,
-                "Entrypoint": config.entrypoint,
-                "Cmd": config.cmd,
-                "WorkingDir": config.working_dir,
-                "Volumes": set(&config.volumes),
-                "ExposedPorts": set(&config.exposed_ports),
-                "StopSignal": config.stop_signal,
-                "Labels": config.labels,
-            },
-        },
+        "chainID": image.layers.last(),
+        "imageSpec": serde_json::from_slice::<Value>(configuration).unwrap_or_default(),
         "manifestDigest": image.manifest_digest,
         "artifactType": image.artifact_type,
         "layers": image.layers,

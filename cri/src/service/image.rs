@@ -61,7 +61,10 @@ impl cri::image_service_server::ImageService for ImageService {
         let name = self.name(request.image)?;
         let found = self.images.find(&name);
         let info = match &found {
-            Some(image) if request.verbose => verbose::map(&convert::image::info(image)),
+            Some(image) if request.verbose => {
+                let configuration = self.images.configuration(&image.id).await.map_err(status::image)?;
+                verbose::map(&convert::image::info(image, &configuration))
+            }
             _ => Default::default(),
         };
         let image = found.as_deref().map(convert::image::show);

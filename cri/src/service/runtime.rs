@@ -143,7 +143,10 @@ impl cri::runtime_service_server::RuntimeService for RuntimeService {
         let id = id("pod_sandbox_id", request.pod_sandbox_id)?;
         let found = self.pods.snapshot(&id).map_err(status::pod)?;
         let info = match request.verbose {
-            true => verbose::map(&self.pods.inspect_pod(&id).map_err(status::pod)?),
+            true => {
+                let info = self.pods.inspect_pod(&id).await.map_err(status::pod)?;
+                verbose::pod(info, &found.pod.config)
+            }
             false => Default::default(),
         };
         Ok(Response::new(cri::PodSandboxStatusResponse {
@@ -210,7 +213,10 @@ impl cri::runtime_service_server::RuntimeService for RuntimeService {
         let id = id("container_id", request.container_id)?;
         let found = self.pods.container_status(&id).map_err(status::pod)?;
         let info = match request.verbose {
-            true => verbose::map(&self.pods.inspect_container(&id).await.map_err(status::pod)?),
+            true => {
+                let info = self.pods.inspect_container(&id).await.map_err(status::pod)?;
+                verbose::container(info, &found.config)
+            }
             false => Default::default(),
         };
         let image = self.pods.images().find(&found.image_id);

@@ -3,13 +3,36 @@
 use std::collections::BTreeMap;
 
 use pod::Pods;
+use pod::config::{ContainerConfig, PodConfig};
 use serde_json::{Value, json};
 
 use crate::config::Config;
+use crate::convert::shown;
+use crate::message;
 
 /// One value under the key that crictl looks for.
 pub(super) fn map(info: &Value) -> BTreeMap<String, String> {
     BTreeMap::from([("info".to_owned(), info.to_string())])
+}
+
+/// What is known of a pod, and what was asked for.
+pub(super) fn pod(mut info: Value, config: &PodConfig) -> BTreeMap<String, String> {
+    info["config"] = plain("PodSandboxConfig", &shown::pod(config));
+    map(&info)
+}
+
+/// What is known of a container, and what was asked for.
+pub(super) fn container(mut info: Value, config: &ContainerConfig) -> BTreeMap<String, String> {
+    info["config"] = plain("ContainerConfig", &shown::container(config));
+    // Bytes on our side of the wire, a text for everybody else.
+    let envs = config.envs.iter().map(|(key, value)| json!({ "key": key, "value": value }));
+    info["config"]["envs"] = envs.collect();
+    map(&info)
+}
+
+/// The contract has all these messages; without its descriptors there is nothing to show.
+fn plain<M: prost::Message>(name: &str, message: &M) -> Value {
+    message::to_plain_json(name, message).unwrap_or_default()
 }
 
 /// What the node has, lacks, and is configured to be.
@@ -25,8 +48,14 @@ pub(super) fn node(pods: &Pods, config: &Config) -> BTreeMap<String, String> {
         (handler.name, about)
     });
     let handlers: Value = serde_json::Map::from_iter(handlers).into();
+    let network = match pods.network().status() {
+        Ok(()) => "OK".to_owned(),
+        Err(problem) => pod::chain(&problem),
+    };
+    let network = [("cniconfig", pods.network().show()), ("lastCNILoadStatus", network.into())];
     [("config", settings), ("handlers", handlers), ("host", host)]
         .into_iter()
+        .chain(network)
         .map(|(key, value)| (key.to_owned(), value.to_string()))
         .collect()
 }

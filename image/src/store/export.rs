@@ -31,6 +31,14 @@ pub struct ExportedLayer {
 }
 
 impl Store {
+    /// An image's configuration, byte by byte.
+    pub(crate) async fn configuration(&self, name: &str) -> Result<Vec<u8>, Error> {
+        let entry = self.0.index().find(name).cloned();
+        let entry = entry.ok_or_else(|| Error::Unknown { name: name.to_owned() })?;
+        let shared = self.0.clone();
+        blocking(move || shared.disk.read_config(&entry.image)).await
+    }
+
     /// Gets ready to give an image away. What its layers were compressed to is not kept; their archives are made
     /// again, byte by byte.
     pub(crate) async fn export(&self, name: &str) -> Result<Export, Error> {

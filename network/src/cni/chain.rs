@@ -35,6 +35,11 @@ impl Chain {
         &self.plugins
     }
 
+    /// The result that a pod's interface was made with, as it is kept for DEL.
+    pub(crate) fn result(&self, id: &str) -> Option<serde_json::Value> {
+        self.cache.find(id, INTERFACE).ok()?.into_iter().find_map(|entry| entry.result)
+    }
+
     /// Adds a pod. When that fails, DEL takes down what there may be, so that the caller has nothing to do.
     pub(crate) async fn add(
         &self,

@@ -13,7 +13,7 @@ use runtime::{ContainerOrder, PidNamespace, Placeholder, Stdin, plan};
 use super::bundle::Making;
 use super::volumes::Volume;
 use super::{Container, Template, parse_cgroup};
-use crate::config::{ContainerConfig, IdMap, MountAccess, PidMode, Profile};
+use crate::config::{ContainerConfig, IdMap, MountAccess, PidMode, Profile, Resources};
 use crate::confinement::Confinement;
 use crate::error::{Error, Result};
 use crate::node::{Node, blocking, now_ns};
@@ -69,6 +69,7 @@ impl Node {
             return Err(Error::RecursiveReadOnly { path: mount.container_path.clone(), reason });
         }
         users::check_container(&pod.config, &mut config)?;
+        config.resources.take_swap_for_none(&Resources::default());
         let source = self.source(&config).await?;
         let container = Arc::new(self.new_container(&pod, config, &source)?);
         self.table.insert_container(container.clone())?;

@@ -28,16 +28,17 @@ impl Node {
         result.unwrap_or(Err(Error::TaskLost { operation: "UpdateContainerResources" }))
     }
 
-    fn set_limits(&self, container: &Container, wanted: Resources) -> Result<()> {
+    fn set_limits(&self, container: &Container, mut wanted: Resources) -> Result<()> {
         let failed = |source| Error::Cgroup {
             operation: "update",
             id: container.id.clone(),
             source: Arc::new(source),
         };
+        let before = container.record().resources.clone();
+        wanted.take_swap_for_none(&before);
         let resources = spec::linux_resources(&wanted).map_err(of_spec(&container.id))?;
         let limits = Limits::from_spec(&resources).map_err(failed)?;
         let cgroup = self.runtime.cgroups().open(&parse_cgroup(&container.cgroup())?);
-        let before = container.record().resources.clone();
         let changed = cgroup.update(&limits).map_err(failed)?;
         // 0 is how the contract says nothing.
         let score = Some(wanted.oom_score_adj).filter(|score| *score != 0);
@@ -134,5 +135,35 @@ fn merge(current: &mut Resources, wanted: Resources) {
     current.unified.extend(wanted.unified);
     if wanted.oom_score_adj != 0 {
         current.oom_score_adj = wanted.oom_score_adj;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_alone_is_memory_without_swap_unless_swap_was_spoken_of() {
+        let of = |memory, swap| Resources {
+            memory_limit_bytes: memory,
+            memory_swap_limit_bytes: swap,
+            ..Resources::default()
+        };
+        let check = |before: (Option<i64>, Option<i64>), wanted: (Option<i64>, Option<i64>), expected| {
+            let mut resources = of(wanted.0, wanted.1);
+            resources.take_swap_for_none(&of(before.0, before.1));
+            assert_eq!(resources.memory_swap_limit_bytes, expected, "{before:?} {wanted:?}");
+        };
+        check((None, None), (Some(8), None), Some(8));
+        check((None, None), (Some(8), Some(9)), Some(9));
+        check((None, None), (None, None), None);
+        check((Some(8), Some(8)), (Some(16), None), Some(16));
+        check((Some(8), Some(8)), (Some(-1), None), Some(-1));
+        check((Some(8), Some(9)), (Some(7), None), None);
+        check((Some(8), None), (Some(7), None), None);
+        let mut unified = of(Some(8), None);
+        unified.unified.insert("memory.swap.max".to_owned(), "1".to_owned());
+        unified.take_swap_for_none(&Resources::default());
+        assert_eq!(unified.memory_swap_limit_bytes, None);
     }
 }

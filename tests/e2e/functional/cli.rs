@@ -7,6 +7,7 @@ use std::process::Stdio;
 use anyhow::{Context, bail};
 use corten_tests::registry::BUSYBOX;
 use corten_tests::{Kubelet, Result, Setup, eventually, on_own_node};
+use k8s_cri::v1 as wire;
 use serde_json::{Value, json};
 
 /// What a command that succeeds prints.
@@ -238,6 +239,41 @@ fn a_reader_that_has_had_enough_is_no_mistake() {
         drop(reader);
         let status = kubelet.node().cli(&["inspect", "nothing"])?.stderr(writer).status()?;
         assert_eq!(status.code(), Some(1));
+        Ok(())
+    });
+}
+
+#[test]
+fn what_scripts_read_of_other_runtimes_answers_is_there() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        let pod = kubelet.pod().sysctl("net.ipv4.ip_forward", "1").run().await?;
+        let variable = wire::KeyValue { key: "WORD".to_owned(), value: "steel".to_owned() };
+        let container = pod.container().with(|config| config.envs.push(variable)).start().await?;
+        let shown = json_of(kubelet, &["inspectp", &pod.id])?;
+        let (info, ip) = (&shown["info"], pod.ip().await?);
+        let namespaces = info["runtimeSpec"]["linux"]["namespaces"].as_array().context("namespaces")?;
+        let network = namespaces.iter().find(|each| each["type"] == "network").context("a network")?;
+        let pin = fs::metadata(network["path"].as_str().context("a path")?)?;
+        let own = fs::metadata(format!("/proc/{}/ns/net", info["pid"]))?;
+        assert_eq!(std::os::unix::fs::MetadataExt::ino(&pin), std::os::unix::fs::MetadataExt::ino(&own));
+        assert_eq!(info["cniResult"]["Interfaces"]["eth0"]["IPConfigs"][0]["IP"], ip.as_str());
+        assert_eq!((&info["processStatus"], &info["netNamespaceClosed"]), (&json!("running"), &json!(false)));
+        assert_eq!(info["config"]["linux"]["sysctls"]["net.ipv4.ip_forward"], "1");
+        assert_eq!(info["config"]["metadata"]["namespace"], "tests");
+        let shown = json_of(kubelet, &["inspect", &container.id])?;
+        let config = &shown["info"]["config"];
+        assert_eq!(config["envs"], json!([{"key": "WORD", "value": "steel"}]));
+        assert_eq!(config["image"]["user_specified_image"], BUSYBOX);
+        let shown = json_of(kubelet, &["inspecti", BUSYBOX])?;
+        let image = &shown["info"];
+        assert_eq!(image["imageSpec"]["rootfs"]["diff_ids"][0], image["chainID"], "one layer");
+        let shown = json_of(kubelet, &["info"])?;
+        assert_eq!(shown["lastCNILoadStatus"], "OK");
+        assert_eq!(shown["cniconfig"]["Networks"][0]["IFName"], "eth0");
+        pod.stop().await?;
+        let shown = json_of(kubelet, &["inspectp", &pod.id])?;
+        let info = &shown["info"];
+        assert_eq!((&info["processStatus"], &info["netNamespaceClosed"]), (&json!("deleted"), &json!(true)));
         Ok(())
     });
 }

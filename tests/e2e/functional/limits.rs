@@ -38,6 +38,8 @@ fn limits_are_set_before_the_process_runs_and_reported() {
             .await?;
         let cgroup = container.cgroup().await?;
         assert_eq!(cgroup.memory_limit()?, Some(64 << 20));
+        // Nothing was said of swap: none of it.
+        assert!(cgroup.swap_limit()?.is_none_or(|limit| limit == 0), "{:?}", cgroup.swap_limit()?);
         assert_eq!(cgroup.cpu_quota()?, Some((25_000, 100_000)));
         assert!(cgroup.cpu_shares()?.abs_diff(512) < 30, "{}", cgroup.cpu_shares()?);
         assert_eq!(cgroup.cpus()?, "0");
@@ -45,6 +47,7 @@ fn limits_are_set_before_the_process_runs_and_reported() {
         let linux = resources.linux.context("Linux resources")?;
         assert_eq!((linux.cpu_period, linux.cpu_quota, linux.cpu_shares), (100_000, 25_000, 512));
         assert_eq!((linux.memory_limit_in_bytes, linux.cpuset_cpus.as_str()), (64 * MIB, "0"));
+        assert_eq!(linux.memory_swap_limit_in_bytes, 64 * MIB);
         Ok(())
     });
 }

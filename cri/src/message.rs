@@ -22,6 +22,17 @@ pub(crate) fn to_json<M: Message>(name: &str, message: &M) -> anyhow::Result<Val
     Ok(dynamic.serialize_with_options(serde_json::value::Serializer, &options)?)
 }
 
+/// The message as JSON in Go's manner, as containerd shows configurations: fields by their names in the contract, enums
+/// as numbers, and nothing that is at its default.
+pub(crate) fn to_plain_json<M: Message>(name: &str, message: &M) -> anyhow::Result<Value> {
+    let dynamic = DynamicMessage::decode(descriptor(name)?, message.encode_to_vec().as_slice())?;
+    let options = SerializeOptions::new()
+        .use_proto_field_name(true)
+        .use_enum_numbers(true)
+        .stringify_64_bit_integers(false);
+    Ok(dynamic.serialize_with_options(serde_json::value::Serializer, &options)?)
+}
+
 /// Reads a file with the message as JSON or YAML, fields named as in the contract or in lower camel case.
 pub(crate) fn from_file<M: Message + Default>(name: &str, path: &Path) -> anyhow::Result<M> {
     let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
