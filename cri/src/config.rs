@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use pod::HandlerConfig;
+use pod::{HandlerConfig, Program};
 use runtime::cgroup::{Driver, DriverChoice};
+use runtime::external::Kind;
 use serde::{Deserialize, Serialize};
 
 use crate::metrics;
@@ -104,6 +105,9 @@ pub(crate) struct Other {
     pub path: Option<PathBuf>,
     /// What it is.
     pub r#type: HandlerType,
+    /// Annotations of pods that the program is told: names, or beginnings of names with a `*` behind them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub annotations: Vec<String>,
 }
 
 /// What a handler is.
@@ -115,11 +119,16 @@ pub(crate) enum HandlerType {
     /// A program that takes runc's commands.
     #[default]
     Oci,
+    /// A program that takes them, and makes containers in a sandbox of the pod's: runsc.
+    Sandboxed,
 }
 
 /// Corten's own runtime, the default handler. Other handlers have sections of their own: `[runtimes.NAME]` with
 /// `path`, the absolute path of a program that takes runc's commands (runc, crun, youki), and `type`, which is
-/// "oci" and can be left out; or with `type = "native"` and nothing else, for Corten's own runtime by another name.
+/// "oci" and can be left out, or "sandboxed" for a program that makes a sandbox for each pod, as runsc does, and is
+/// told by annotations in containerd's words what is the sandbox and what is in it; `annotations` is a list of those
+/// of a pod's own that the program is told too, such as "dev.gvisor.*". Or with `type = "native"` and nothing else,
+/// for Corten's own runtime by another name.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Native {
@@ -251,8 +260,15 @@ impl Runtimes {
     fn handlers(&self) -> BTreeMap<String, HandlerConfig> {
         let own = ("corten".to_owned(), HandlerConfig::Native);
         let others = self.others.iter().map(|(name, other)| {
-            let handler = match (other.r#type, &other.path) {
-                (HandlerType::Oci, Some(path)) => HandlerConfig::Oci(path.clone()),
+            let kind = match other.r#type {
+                HandlerType::Oci => Some(Kind::Plain),
+                HandlerType::Sandboxed => Some(Kind::Sandboxed),
+                HandlerType::Native => None,
+            };
+            let handler = match (kind, other.path.clone()) {
+                (Some(kind), Some(path)) => {
+                    HandlerConfig::Oci(Program { path, kind, annotations: other.annotations.clone() })
+                }
                 _ => HandlerConfig::Native,
             };
             (name.clone(), handler)
@@ -264,13 +280,15 @@ impl Runtimes {
         self.others.iter().find_map(|(name, other)| {
             let (key, reason) = match (other.r#type, &other.path) {
                 _ if name.is_empty() => ("", "a handler's name is empty: the default one is `corten`"),
-                (HandlerType::Oci, None) => ("", "a handler of type oci needs `path`, its program"),
-                (HandlerType::Oci, Some(path)) if !path.is_absolute() => {
-                    (".path", "the path must be absolute")
-                }
                 (HandlerType::Native, Some(_)) => {
                     (".path", "only [runtimes.corten] gives the native runtime a `path`")
                 }
+                (HandlerType::Native, None) if !other.annotations.is_empty() => {
+                    (".annotations", "the native runtime takes no annotations")
+                }
+                (HandlerType::Native, None) => return None,
+                (_, None) => ("", "a handler that is not native needs `path`, its program"),
+                (_, Some(path)) if !path.is_absolute() => (".path", "the path must be absolute"),
                 _ => return None,
             };
             Some((format!("runtimes.{name}{key}"), reason))

@@ -155,7 +155,7 @@ fn network_code(error: &network::Error) -> Code {
         | network::Error::BandwidthRange { .. } => Code::InvalidArgument,
         network::Error::CheckUnsupported { .. } => Code::FailedPrecondition,
         network::Error::NotReady(_) => Code::Unavailable,
-        network::Error::Dial { .. } => Code::Unavailable,
+        network::Error::Dial { .. } | network::Error::DialAddress { .. } => Code::Unavailable,
         network::Error::Cache { .. }
         | network::Error::Delete { .. }
         | network::Error::Namespace { .. }

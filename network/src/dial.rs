@@ -3,7 +3,7 @@
 //! A socket belongs to the namespace that it was made in, whoever uses it: only its making happens within.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use tokio::net::{TcpSocket, TcpStream};
@@ -24,6 +24,25 @@ pub async fn dial(namespace: Option<&Path>, port: u16) -> Result<TcpStream, Erro
     };
     // Where nobody listens at all, what the first address said is the answer that people know.
     connect(v6, (Ipv6Addr::LOCALHOST, port).into()).await.map_err(|_| failed(first))
+}
+
+/// Connects to a port at the first of these addresses that answers, over the node's own network.
+///
+/// For pods whose addresses are not their namespace's any more, since their runtime has taken them.
+pub async fn dial_address(addresses: &[IpAddr], port: u16) -> Result<TcpStream, Error> {
+    let mut first = None;
+    for address in addresses {
+        let socket = match address {
+            IpAddr::V4(_) => TcpSocket::new_v4(),
+            IpAddr::V6(_) => TcpSocket::new_v6(),
+        };
+        match connect(socket, (*address, port).into()).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => first = first.or(Some(error)),
+        }
+    }
+    let source = first.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into());
+    Err(Error::DialAddress { addresses: addresses.to_vec(), port, source })
 }
 
 async fn made_within(namespace: PathBuf) -> Result<[io::Result<TcpSocket>; 2], Error> {
@@ -80,6 +99,19 @@ mod tests {
             greet(listener, address);
             assert_eq!(word(None, port).await, address);
         }
+    }
+
+    #[tokio::test]
+    async fn the_first_address_that_answers_is_taken() {
+        let listener = TcpListener::bind("127.0.0.2:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        greet(listener, "there");
+        let addresses = ["127.0.0.3", "127.0.0.2"].map(|text| text.parse().unwrap());
+        let mut text = String::new();
+        dial_address(&addresses, port).await.unwrap().read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "there");
+        assert!(matches!(dial_address(&addresses, port).await, Err(Error::DialAddress { .. })));
+        assert!(matches!(dial_address(&[], port).await, Err(Error::DialAddress { .. })));
     }
 
     #[tokio::test]

@@ -85,6 +85,16 @@ pub enum Error {
         /// The kernel's answer, for IPv4 where that was the same for both.
         source: io::Error,
     },
+    /// Nobody answers at a pod's addresses.
+    #[error("connect to port {port} of the pod's addresses {addresses:?}")]
+    DialAddress {
+        /// The addresses.
+        addresses: Vec<std::net::IpAddr>,
+        /// The port.
+        port: u16,
+        /// The kernel's answer for the first.
+        source: io::Error,
+    },
     /// A network namespace cannot be made, opened, entered or deleted.
     #[error("{operation} network namespace {}", path.display())]
     Namespace {

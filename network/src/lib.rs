@@ -25,7 +25,7 @@ pub use attachment::{
 };
 use cni::{Chain, Watched};
 pub use cni::{Verb, Version};
-pub use dial::dial;
+pub use dial::{dial, dial_address};
 pub use error::{Error, NotReady, PluginError};
 use metrics::Metrics;
 pub use quantity::QuantityError;

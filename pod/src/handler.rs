@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use oci_spec::runtime::{Process, Spec};
-use runtime::external::{self, Features};
+use runtime::external::{self, Features, Kind};
 use runtime::host::Host;
 
-use crate::config::{ContainerConfig, MountAccess, PodConfig, Profile};
+use crate::config::{ContainerConfig, MountAccess, PidMode, PodConfig, PodOrNode, Profile, Propagation};
 use crate::error::{Error, Result, chain};
 use crate::status::HandlerStatus;
 
@@ -20,8 +20,19 @@ use crate::status::HandlerStatus;
 pub enum HandlerConfig {
     /// Corten's own runtime.
     Native,
-    /// The program of another OCI runtime.
-    Oci(PathBuf),
+    /// Another OCI runtime.
+    Oci(Program),
+}
+
+/// The program of another runtime, and what goes with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it makes.
+    pub kind: Kind,
+    /// The annotations of pods that it is told: names, or beginnings of names with a `*` behind them.
+    pub annotations: Vec<String>,
 }
 
 /// All that are configured, by name; the empty name is the default one.
@@ -42,6 +53,7 @@ pub(crate) enum Handler {
 pub(crate) struct External {
     pub name: String,
     pub runtime: external::Handler,
+    annotations: Vec<String>,
     /// What came of the last probe; none before the first. Never held across an await.
     probed: Mutex<Option<Result<Features, Arc<external::Error>>>>,
 }
@@ -55,7 +67,8 @@ impl Handlers {
                 HandlerConfig::Native => Handler::Native,
                 HandlerConfig::Oci(program) => Handler::External(External {
                     name: name.clone(),
-                    runtime: external::Handler::new(program),
+                    runtime: external::Handler::new(&program.path, program.kind),
+                    annotations: program.annotations.clone(),
                     probed: Mutex::default(),
                 }),
             };
@@ -135,11 +148,18 @@ impl External {
         }
     }
 
-    /// Refuses a pod that no other runtime is given: its mounts would not be mapped.
+    /// Refuses a pod that no other runtime is given: its mounts would not be mapped. An enclosure shares nothing with
+    /// the node; about the network, which some can leave where it is, the runtime has the word.
     pub(crate) fn check_pod(&self, pod: &PodConfig) -> Result<()> {
-        match pod.security.namespaces.users {
-            Some(_) => Err(Error::HandlerLacks { name: self.name.clone(), what: "user namespaces" }),
-            None => Ok(()),
+        let (wanted, is_enclosed) = (&pod.security.namespaces, self.runtime.kind() == Kind::Sandboxed);
+        if wanted.users.is_some() {
+            Err(self.lacks("user namespaces"))
+        } else if is_enclosed && wanted.pid == PidMode::Node {
+            Err(self.lacks("access to the node's PID namespace"))
+        } else if is_enclosed && wanted.ipc == PodOrNode::Node {
+            Err(self.lacks("access to the node's IPC namespace"))
+        } else {
+            Ok(())
         }
     }
 
@@ -151,18 +171,57 @@ impl External {
         let has_label = |label: fn(&Process) -> &Option<String>| {
             spec.process().as_ref().is_some_and(|process| label(process).is_some())
         };
-        let lacks = |what| Err(Error::HandlerLacks { name: self.name.clone(), what });
         if recursive && !features.recursive_read_only {
-            lacks("recursive read-only mounts (RROUnsupported)")
+            Err(self.lacks("recursive read-only mounts (RROUnsupported)"))
         } else if profile && features.no_seccomp {
-            lacks("seccomp profiles")
+            Err(self.lacks("seccomp profiles"))
         } else if has_label(Process::apparmor_profile) && features.no_apparmor {
-            lacks("AppArmor")
+            Err(self.lacks("AppArmor"))
         } else if has_label(Process::selinux_label) && features.no_selinux {
-            lacks("SELinux")
+            Err(self.lacks("SELinux"))
+        } else if self.runtime.kind() == Kind::Sandboxed {
+            self.check_enclosed(container)
         } else {
             Ok(())
         }
+    }
+
+    /// What on the host is shared between processes and mounts is not with those of an enclosure.
+    fn check_enclosed(&self, container: &ContainerConfig) -> Result<()> {
+        if matches!(container.security.namespaces.pid, PidMode::Target(_)) {
+            Err(self.lacks("PID namespace of another container"))
+        } else if container.mounts.iter().any(|mount| mount.propagation != Propagation::Private) {
+            Err(self.lacks("mount propagation"))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Refuses to change the limits of a container that has none on the host.
+    pub(crate) fn check_update(&self) -> Result<()> {
+        match self.runtime.kind() {
+            Kind::Plain => Ok(()),
+            Kind::Sandboxed => Err(self.lacks("changes of a container's limits")),
+        }
+    }
+
+    /// Adds those of the pod's annotations that the runtime is to be told.
+    pub(crate) fn pass_annotations(&self, pod: &PodConfig, spec: &mut Spec) {
+        let is_passed = |name: &str| {
+            self.annotations.iter().any(|allowed| match allowed.strip_suffix('*') {
+                Some(beginning) => name.starts_with(beginning),
+                None => name == allowed,
+            })
+        };
+        let annotations = spec.annotations_mut().get_or_insert_default();
+        for (name, value) in pod.annotations.iter().filter(|(name, _)| is_passed(name)) {
+            // Which container it is, nobody else says.
+            annotations.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+    }
+
+    fn lacks(&self, what: &'static str) -> Error {
+        Error::HandlerLacks { name: self.name.clone(), what }
     }
 
     /// The error of something that was asked of the runtime.
@@ -189,12 +248,18 @@ impl External {
 mod tests {
     use super::*;
     use crate::config::Mount;
-    use crate::testing::{container_config, mount};
+    use crate::testing::{container_config, mount, pod_config};
 
     fn handlers(program: &str) -> Handlers {
+        handlers_of(program, Kind::Plain)
+    }
+
+    fn handlers_of(program: &str, kind: Kind) -> Handlers {
+        let annotations = vec!["dev.gvisor.*".to_owned(), "exact".to_owned()];
+        let program = Program { path: program.into(), kind, annotations };
         let configured = BTreeMap::from([
             ("corten".to_owned(), HandlerConfig::Native),
-            ("other".to_owned(), HandlerConfig::Oci(program.into())),
+            ("other".to_owned(), HandlerConfig::Oci(program)),
         ]);
         Handlers::new(&configured)
     }
@@ -232,5 +297,47 @@ mod tests {
         config.mounts.push(Mount { access: MountAccess::RecursiveReadOnly, ..mount() });
         let error = external.check(&config, &Spec::default()).unwrap_err().to_string();
         assert!(error.contains("RROUnsupported"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_an_enclosure_does_not_share_is_refused() {
+        let handlers = handlers_of("/bin/true", Kind::Sandboxed);
+        let external = handlers.external("other").unwrap().unwrap();
+        let refused = |pod: &PodConfig| external.check_pod(pod).err().map(|error| error.to_string());
+        let mut pod = pod_config();
+        assert_eq!(refused(&pod), None);
+        pod.security.namespaces.network = PodOrNode::Node;
+        assert_eq!(refused(&pod), None, "the runtime has the word");
+        pod.security.namespaces.ipc = PodOrNode::Node;
+        assert!(refused(&pod).is_some_and(|error| error.contains("IPC")));
+        pod.security.namespaces.pid = PidMode::Node;
+        assert!(refused(&pod).is_some_and(|error| error.contains("PID")));
+        let refused = |container: &ContainerConfig| {
+            external.check(container, &Spec::default()).err().map(|error| error.to_string())
+        };
+        let mut container = container_config();
+        assert_eq!(refused(&container), None);
+        container.mounts.push(Mount { propagation: Propagation::HostToContainer, ..mount() });
+        assert!(refused(&container).is_some_and(|error| error.contains("propagation")));
+        container.security.namespaces.pid = PidMode::Target("x".to_owned());
+        assert!(refused(&container).is_some_and(|error| error.contains("another container")));
+        assert!(external.check_update().is_err());
+    }
+
+    #[tokio::test]
+    async fn annotations_are_passed_that_are_allowed() {
+        let handlers = handlers("/bin/true");
+        let external = handlers.external("other").unwrap().unwrap();
+        let mut pod = pod_config();
+        for name in ["dev.gvisor.a", "dev.other.b", "exact", "exactly"] {
+            pod.annotations.insert(name.to_owned(), "theirs".to_owned());
+        }
+        let mut spec = Spec::default();
+        spec.set_annotations(Some([("exact".to_owned(), "ours".to_owned())].into()));
+        external.pass_annotations(&pod, &mut spec);
+        let mut told: Vec<_> = spec.annotations().clone().unwrap().into_iter().collect();
+        told.sort();
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(told, [pair("dev.gvisor.a", "theirs"), pair("exact", "ours")]);
     }
 }

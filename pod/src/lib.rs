@@ -43,7 +43,7 @@ use runtime::Runtime;
 use tokio::net::TcpStream;
 
 pub use self::error::{Error, Result, chain};
-pub use self::handler::HandlerConfig;
+pub use self::handler::{HandlerConfig, Program};
 pub use self::node::Config;
 
 use self::config::{ContainerConfig, PodConfig, PodResources, Resources};

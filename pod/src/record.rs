@@ -34,6 +34,9 @@ pub(crate) struct PodRecord {
     /// What the kubelet said last of the pod's resources; none until it says something else than at the start.
     #[serde(default)]
     pub resized: Option<PodResources>,
+    /// The cgroup of its enclosure, where its handler makes such.
+    #[serde(default)]
+    pub enclosure: Option<String>,
 }
 
 /// How far a pod has come; it only moves down this list.

@@ -1,5 +1,6 @@
 //! A pod sandbox: its record, its monitor, and the state that others see.
 
+mod enclosure;
 pub(crate) mod files;
 mod forward;
 mod network;
@@ -83,6 +84,10 @@ impl Sandbox {
 
     pub(crate) fn netns(&self) -> Option<PathBuf> {
         self.lock().record.netns.clone()
+    }
+
+    pub(crate) fn enclosure(&self) -> Option<String> {
+        self.lock().record.enclosure.clone()
     }
 
     pub(crate) fn ips(&self) -> Vec<std::net::IpAddr> {

@@ -5,6 +5,7 @@
 //! outcome is tested by golden files (`spec/golden/`).
 
 pub(crate) mod devices;
+pub(crate) mod enclosure;
 pub(crate) mod filter;
 mod mounts;
 mod process;
@@ -184,19 +185,26 @@ fn rootfs_propagation(container: &ContainerConfig) -> String {
 
 /// What other tools look for, in containerd's words.
 fn annotations(inputs: &Inputs<'_>) -> HashMap<String, String> {
-    let metadata = &inputs.pod.metadata;
-    [
+    let own = [
         ("container-type", "container"),
         ("container-name", &inputs.container.metadata.name),
         ("image-name", &inputs.container.image),
-        ("sandbox-id", inputs.pod_id),
+    ];
+    let own = own.into_iter().map(|(key, value)| (format!("io.kubernetes.cri.{key}"), value.to_owned()));
+    pod_annotations(inputs.pod_id, inputs.pod).chain(own).collect()
+}
+
+/// Which pod it is, for the pod's own spec and its containers'.
+fn pod_annotations(id: &str, pod: &PodConfig) -> impl Iterator<Item = (String, String)> {
+    let metadata = &pod.metadata;
+    [
+        ("sandbox-id", id),
         ("sandbox-name", &metadata.name),
         ("sandbox-namespace", &metadata.namespace),
         ("sandbox-uid", &metadata.uid),
     ]
-    .into_iter()
     .map(|(key, value)| (format!("io.kubernetes.cri.{key}"), value.to_owned()))
-    .collect()
+    .into_iter()
 }
 
 /// Given also when there are none, since the builder has a default of its own.

@@ -1,5 +1,8 @@
 //! OCI runtimes of others, by their command line: runc, crun, youki and what else takes runc's words.
 //!
+//! Some make sandboxes, runsc first of all: there a pod has an *enclosure*, made as a container of its own that does
+//! nothing, and its containers are made within it. Which is which such a runtime reads in their annotations.
+//!
 //! The daemon's side: what a runtime can do (`features`), the bundle of a container, and the end of both. What
 //! happens in between is the monitor's, whose drivers (`native/driver.rs`) run the runtime's program and give
 //! its processes to the monitor. A bundle and the runtime's own state are below the pod's state directory, so
@@ -11,6 +14,8 @@ use std::time::Duration;
 
 use oci_spec::runtime::{Process, Spec};
 
+use crate::Executor;
+use crate::plan::steps::Root;
 use crate::plan::{self, Rootfs};
 
 pub use self::bundle::{Bundle, release_all};
@@ -25,10 +30,23 @@ mod translation;
 /// How long a runtime may take to say what it can do, and to delete a container.
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// The program of an enclosure's own container: it waits for signals, and that is all.
+const PAUSE: &str = "pause";
+
 /// A runtime's program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handler {
     program: PathBuf,
+    kind: Kind,
+}
+
+/// What a runtime makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Containers of the host's kernel.
+    Plain,
+    /// Containers in an enclosure of the pod's.
+    Sandboxed,
 }
 
 /// Why a runtime cannot be used.
@@ -67,8 +85,21 @@ pub enum Error {
 
 impl Handler {
     /// The runtime of this program, an absolute path.
-    pub fn new(program: impl Into<PathBuf>) -> Self {
-        Self { program: program.into() }
+    pub fn new(program: impl Into<PathBuf>, kind: Kind) -> Self {
+        Self { program: program.into(), kind }
+    }
+
+    /// What it makes.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Who makes the containers of its pods.
+    pub fn executor(&self) -> Executor {
+        match self.kind {
+            Kind::Plain => Executor::External,
+            Kind::Sandboxed => Executor::Enclosed,
+        }
     }
 
     /// The program.
@@ -91,11 +122,26 @@ impl Handler {
     /// # Errors
     /// When the bundle cannot be written.
     pub fn create(&self, bundle: &Bundle, spec: &Spec, rootfs: &Rootfs) -> Result<Vec<u8>, Error> {
-        let translated = translation::container(spec.clone()).map_err(Error::Spec)?;
+        let root = plan::root(spec, rootfs).map_err(Error::Spec)?;
+        self.bundle(bundle, spec, Some(root))
+    }
+
+    /// Writes the bundle of a pod's enclosure, whose container executes `/pause`; returns the plan for the monitor.
+    ///
+    /// # Errors
+    /// When the bundle cannot be written.
+    pub fn enclose(&self, bundle: &Bundle, spec: &Spec) -> Result<Vec<u8>, Error> {
+        let plan = self.bundle(bundle, spec, None)?;
+        bundle.place(PAUSE, crate::pause::file())?;
+        Ok(plan)
+    }
+
+    fn bundle(&self, bundle: &Bundle, spec: &Spec, root: Option<Root>) -> Result<Vec<u8>, Error> {
+        let translated = translation::container(spec.clone(), self.kind).map_err(Error::Spec)?;
         bundle.write(&translated.spec)?;
         let steps = steps::Create {
             target: self.target(bundle)?,
-            root: plan::root(spec, rootfs).map_err(Error::Spec)?,
+            root,
             rootfs: bundle.rootfs_text().map_err(Error::Spec)?,
             volumes: translated.volumes,
             sources: translated.sources,

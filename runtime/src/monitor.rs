@@ -33,6 +33,7 @@ mod clock;
 mod connection;
 mod container;
 mod driver;
+mod enclosed;
 mod end;
 mod exec;
 mod family;

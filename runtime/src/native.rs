@@ -11,6 +11,10 @@ use std::panic::{self, AssertUnwindSafe};
 
 use failure::Failure;
 
+use crate::sys::clone;
+
+pub(crate) use driver::Message;
+
 mod command;
 mod confine;
 mod console;
@@ -52,6 +56,8 @@ pub(crate) struct Stage {
     pub(crate) pid_namespace: Option<OwnedFd>,
     /// Where an exec'd process' terminal is handed over; a container's goes to the monitor by the link.
     pub(crate) handover: Option<OwnedFd>,
+    /// The process of the enclosure that the container is made in, of a runtime with sandboxes.
+    pub(crate) enclosure: Option<i32>,
     /// `tasks` files of v1 hierarchies; the stage, a process of one thread, writes itself into them first.
     pub(crate) v1_tasks: Vec<OwnedFd>,
 }
@@ -79,16 +85,22 @@ pub(crate) fn exec(mut stage: Stage, target: OwnedFd) -> ! {
 
 /// Has another OCI runtime make the container, says `Ready`, waits for `Go` and has the command started.
 ///
-/// The caller has cloned it into no new namespace and into no other cgroup.
+/// The caller has cloned it into no new namespace, and into another cgroup only where the runtime has sandboxes.
 pub(crate) fn drive_container(stage: Stage) -> ! {
     become_stage(stage, driver::create)
 }
 
 /// Has another OCI runtime execute the command in its container.
 ///
-/// The caller has cloned it into no new namespace and into no other cgroup.
+/// The caller has cloned it as for [`drive_container`].
 pub(crate) fn drive_exec(stage: Stage) -> ! {
     become_stage(stage, driver::exec)
+}
+
+/// Has another runtime signal what is enclosed; the exit code says whether it did.
+pub(crate) fn drive_signal(message: Message) -> ! {
+    let result = panic::catch_unwind(AssertUnwindSafe(|| driver::signal(&message)));
+    clone::exit(if matches!(result, Ok(Ok(()))) { 0 } else { 1 })
 }
 
 /// Does the work, tells of its failure, and never unwinds into the monitor's code.

@@ -91,6 +91,11 @@ pub enum Executor {
     Native,
     /// Another OCI runtime's program, see [`crate::external`].
     External,
+    /// The program of a runtime with sandboxes. It makes the one that encloses the pod's containers, and the pod
+    /// ends with it.
+    Enclosure,
+    /// The same program. The container is within the pod's enclosure and has no process on the host that is its own.
+    Enclosed,
 }
 
 /// A container to be prepared.

@@ -43,6 +43,11 @@ pub(crate) fn program() -> io::Result<OwnedFd> {
     seal::executable("pause", &mut elf::PROGRAM.as_slice(), Mode::XUSR | Mode::XGRP | Mode::XOTH)
 }
 
+/// The program as a file.
+pub(crate) fn file() -> &'static [u8] {
+    &elf::PROGRAM
+}
+
 /// The namespaces that the stage is to be cloned into.
 pub(crate) fn namespaces(order: &SandboxOrder) -> i32 {
     let mut flags = libc::CLONE_NEWNS;

@@ -166,7 +166,7 @@ mod tests {
         check("[cni]\nbin_dirs = [\n  \"/a\",\n  1,\n]\n", "/c.toml:4: cni.bin_dirs: invalid type");
         check("[cni]\nconf_dir = \"net.d\"\n", "/c.toml:2: cni.conf_dir: the path must be absolute");
         check("[nonsense]\n", "/c.toml:1: nonsense: unknown field");
-        check("[runtimes.runc]\n", "/c.toml:1: runtimes.runc: a handler of type oci needs `path`");
+        check("[runtimes.runc]\n", "/c.toml:1: runtimes.runc: a handler that is not native needs `path`");
         check(
             "[runtimes.runc]\ntype = \"oci\"\npath = \"runc\"\n",
             "/c.toml:3: runtimes.runc.path: the path must be absolute",

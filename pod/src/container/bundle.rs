@@ -24,9 +24,11 @@ impl Node {
     pub(super) fn making(&self, container: &Container, spec: &Spec, rootfs: &plan::Rootfs) -> Result<Making> {
         if let Some(external) = self.handlers.external(&container.pod.config.handler)? {
             external.check(&container.config, spec)?;
-            let plan = external.runtime.create(&container.bundle(), spec, rootfs);
+            let mut spec = spec.clone();
+            external.pass_annotations(&container.pod.config, &mut spec);
+            let plan = external.runtime.create(&container.bundle(), &spec, rootfs);
             let plan = plan.map_err(external.failed())?;
-            return Ok(Making { executor: Executor::External, plan, filter: None });
+            return Ok(Making { executor: external.runtime.executor(), plan, filter: None });
         }
         let filter = self.filters.program(spec)?;
         let plan = plan::container(spec, rootfs, filter.as_deref())
@@ -50,7 +52,7 @@ impl Node {
     }
 
     /// Has another runtime forget an ended container, and takes its bundle down. Nothing for our own.
-    pub(super) async fn release_bundle(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+    pub(crate) async fn release_bundle(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
         if let Ok(None) = self.handlers.external(&container.pod.config.handler) {
             return Ok(());
         }

@@ -310,6 +310,9 @@ impl Node {
             move |source| Error::Cgroup { operation, id: container.id.clone(), source: Arc::new(source) }
         };
         let limits = Limits::from_spec(&resources).map_err(failed("understand the limits of"))?;
+        // Within an enclosure the runtime keeps them: on the host there are only those who serve the container.
+        let enclosed = container.pod.enclosure().is_some();
+        let limits = if enclosed { Limits::default() } else { limits };
         let cgroups = self.runtime.cgroups();
         let cgroup = match placeholder {
             Some(pid) => cgroups.create_scope(&path, &limits, pid),

@@ -20,6 +20,9 @@ impl Node {
         let work = async move {
             let _gate = container.gate.lock().await;
             alive(&container)?;
+            if let Some(external) = node.handlers.external(&container.pod.config.handler)? {
+                external.check_update()?;
+            }
             let changed = container.clone();
             blocking(move || node.set_limits(&changed, wanted)).await
         };

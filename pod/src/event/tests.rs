@@ -30,6 +30,7 @@ impl Scene {
             netns: None,
             ips: Vec::new(),
             resized: None,
+            enclosure: None,
         };
         let pod = Arc::new(Sandbox::new(record, dir.path().to_owned(), events.clone()));
         table.insert_pod(pod.clone()).unwrap();

@@ -66,6 +66,7 @@ impl Node {
             netns: None,
             ips: Vec::new(),
             resized: None,
+            enclosure: None,
         };
         Ok(Sandbox::new(record, dir, self.events.clone()))
     }
@@ -85,6 +86,7 @@ impl Node {
             self.keep(pod, launched)?;
             attached?
         };
+        self.enclose(pod).await?;
         let (node, pod) = (self.clone(), pod.clone());
         blocking(move || {
             pod.update(&node.records, |record| {

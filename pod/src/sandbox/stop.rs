@@ -31,6 +31,7 @@ impl Node {
         let mut failures = Vec::new();
         self.advance(pod, PodPhase::Stopping).await.unwrap_or_else(|error| failures.push(error));
         self.end_monitor(pod).await.unwrap_or_else(|error| failures.push(error));
+        self.release_enclosure(pod).await.unwrap_or_else(|error| failures.push(error));
         self.release_network(pod).await.unwrap_or_else(|error| failures.push(error));
         if failures.is_empty() {
             return self.advance(pod, PodPhase::Stopped).await;
@@ -112,6 +113,7 @@ impl Node {
     /// Kills what is left of a pod without a monitor, and records how its containers ended.
     pub(crate) async fn bury_containers(self: &Arc<Self>, pod: &Arc<Sandbox>) -> Result<()> {
         let mut failures = Vec::new();
+        self.kill_enclosure(pod).await.unwrap_or_else(|error| failures.push(error));
         for container in self.table.containers_of(&pod.id) {
             if !matches!(container.phase(), ContainerPhase::Created | ContainerPhase::Running) {
                 continue;

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
@@ -51,6 +51,18 @@ impl Bundle {
         let path = self.dir().join("config.json");
         let write = || fs::write(&path, serde_json::to_vec(spec)?);
         write().map_err(failed("write", &path))
+    }
+
+    /// Puts a program into its root file system, which is nothing but this directory.
+    pub(super) fn place(&self, name: &str, program: &[u8]) -> Result<(), Error> {
+        let path = self.dir().join("rootfs").join(name);
+        let place = || {
+            fs::write(&path, program)?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o555))?;
+            // Who executes it may be anybody.
+            fs::set_permissions(self.dir().join("rootfs"), fs::Permissions::from_mode(0o755))
+        };
+        place().map_err(failed("write", &path))
     }
 
     /// Unmounts the root file system and removes all of it. Fine when nothing is there.

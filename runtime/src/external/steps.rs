@@ -10,7 +10,8 @@ use crate::plan::steps::Root;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Create {
     pub(crate) target: Target,
-    pub(crate) root: Root,
+    /// None where the bundle has it already.
+    pub(crate) root: Option<Root>,
     /// Where the root file system is mounted for the runtime to see.
     pub(crate) rootfs: CString,
     pub(crate) volumes: Vec<Volume>,

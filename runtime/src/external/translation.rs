@@ -8,6 +8,7 @@ use oci_spec::runtime::{
 };
 use rustix::process::{Resource, getrlimit};
 
+use super::Kind;
 use super::steps::Volume;
 use crate::plan::{self, Error};
 
@@ -22,7 +23,7 @@ pub(super) struct Translated {
 }
 
 /// Translates a container's spec.
-pub(super) fn container(mut spec: Spec) -> Result<Translated, Error> {
+pub(super) fn container(mut spec: Spec, kind: Kind) -> Result<Translated, Error> {
     let process = spec.process().clone().ok_or(Error::Missing("process"))?;
     let (oom_score_adj, terminal) =
         (process.oom_score_adj().unwrap_or(0), process.terminal().unwrap_or(false));
@@ -35,7 +36,10 @@ pub(super) fn container(mut spec: Spec) -> Result<Translated, Error> {
             _ => {}
         }
     }
-    if let Some(resources) = spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut()) {
+    // An enclosure's size and the limits within it are the runtime's matter.
+    if kind == Kind::Plain
+        && let Some(resources) = spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut())
+    {
         // The cgroup has its limits. Devices are for the runtime, too: it would put a list of its own there.
         let mut devices = LinuxResources::default();
         devices.set_devices(resources.devices().clone());
@@ -121,7 +125,10 @@ mod tests {
                 "devices": [{ "allow": false, "access": "rwm" }],
             } },
         });
-        let translated = container(serde_json::from_value(spec).unwrap()).unwrap();
+        let spec: Spec = serde_json::from_value(spec).unwrap();
+        let enclosed = container(spec.clone(), Kind::Sandboxed).unwrap().spec;
+        assert_eq!(enclosed.linux(), spec.linux());
+        let translated = container(spec, Kind::Plain).unwrap();
         assert_eq!((translated.oom_score_adj, translated.terminal), (-5, true));
         assert_eq!(translated.volumes, [Volume { place: c"data".into(), source: c"/v/0".into() }]);
         assert_eq!(translated.sources, [c"/host/b".to_owned()]);

@@ -24,6 +24,8 @@ pub(super) enum Role {
     Exec(Key),
     /// Is, or becomes, a container's init.
     Init(Key),
+    /// Has another runtime signal what is in a container.
+    Message(Key),
     /// Holds the pod's namespaces.
     Pause,
     /// Made the process that took over its role, and exits.
@@ -132,7 +134,7 @@ impl Monitor {
                 self.containers.get(container).and_then(|container| container.link)
             }
             Some(Role::Pause) => self.sandbox.link,
-            Some(Role::Stage) | None => None,
+            Some(Role::Message(_) | Role::Stage) | None => None,
         };
         if let Some(link) = link {
             self.read_link(link);
@@ -148,6 +150,7 @@ impl Monitor {
         match role {
             Role::Exec(exec) => self.exec_ended(exec, code),
             Role::Init(container) => self.init_ended(container, code),
+            Role::Message(container) => self.message_ended(container, code),
             Role::Pause => self.pause_ended(code),
             Role::Stage => {}
         }

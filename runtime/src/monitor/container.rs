@@ -10,6 +10,7 @@ use super::Monitor;
 use super::child::{Birthplace, Role, Work};
 use super::clock::now_ns;
 use super::connection::Ticket;
+use super::enclosed::Enclosed;
 use super::family;
 use super::kill::Stop;
 use super::link::Owner;
@@ -26,6 +27,8 @@ use crate::{Executor, Exit, Failure, PidNamespace, Stdin};
 pub(super) struct Container {
     pub(super) id: String,
     pub(super) executor: Executor,
+    /// Where it is within an enclosure.
+    pub(super) enclosed: Option<Enclosed>,
     pub(super) phase: Phase,
     /// Its init until it is reaped; before the command runs, the stage that prepares it.
     pub(super) init: Option<Key>,
@@ -92,6 +95,7 @@ impl Container {
         Self {
             id: order.id.clone(),
             executor: order.executor,
+            enclosed: None,
             phase: Phase::Preparing { ticket },
             init: None,
             pid: 0,
@@ -155,7 +159,9 @@ impl Monitor {
         let stdio = Stdio::new(&order).map_err(failed("make pipes"))?;
         let v1_tasks = family::take_tasks(&mut cgroup).map_err(failed("copy a descriptor"))?;
         self.count_kills_of_the_pod(&cgroup);
-        let key = self.containers.insert(Container::new(&order, cgroup, ticket));
+        let enclosed = Enclosed::of(order.executor, &plan).map_err(failed("copy a descriptor"))?;
+        let container = Container { enclosed, ..Container::new(&order, cgroup, ticket) };
+        let key = self.containers.insert(container);
         let begun = self.take_on(key, log, stdio.outputs, stdio.stdin).and_then(|()| {
             let (link, stage_end) = self.add_link(Owner::Container(key)).map_err(failed("make a link"))?;
             if let Some(container) = self.containers.get_mut(key) {
@@ -173,6 +179,7 @@ impl Monitor {
                 users,
                 pid_namespace,
                 handover: None,
+                enclosure: None,
                 v1_tasks,
             };
             self.clone_init(key, own_pid_namespace, stage).map_err(failed("clone the container's init"))

@@ -59,6 +59,7 @@ impl Monitor {
             Phase::Created | Phase::Running => self.begin_ending(key, code),
             Phase::Ending { .. } | Phase::Exited(_) => {}
         }
+        self.enclosure_ended(key);
     }
 
     /// All that it wrote first, then its exit.

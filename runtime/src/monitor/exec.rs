@@ -25,6 +25,7 @@ const KILLING: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Exec {
     ticket: Ticket,
+    container: Key,
     /// The process until it is reaped; before its command runs, the stage that prepares it.
     child: Option<Key>,
     pid: i32,
@@ -71,11 +72,19 @@ impl Monitor {
         let key = self.execs.next_key();
         let (link, stage_end) = self.add_link(Owner::Exec(key)).map_err(failed("make a link"))?;
         let v1_tasks = family::take_tasks(&mut cgroup).map_err(failed("copy a descriptor"))?;
-        let (users, pid_namespace) = (None, None);
-        let stage =
-            Stage { plan, link: stage_end, stdio, pod: None, users, pid_namespace, handover, v1_tasks };
+        let stage = Stage {
+            plan,
+            link: stage_end,
+            stdio,
+            pod: None,
+            users: None,
+            pid_namespace: None,
+            handover,
+            enclosure: None,
+            v1_tasks,
+        };
         let cloned = if self.is_external(container) {
-            self.clone_exec_driver(key, stage)
+            self.clone_exec_driver(container, key, stage)
         } else {
             let unified = cgroup.unified.as_ref().map(AsFd::as_fd);
             let birthplace = Birthplace { namespaces: 0, cgroup: unified, beside: Some(init) };
@@ -95,6 +104,7 @@ impl Monitor {
         let timeout = order.timeout_ms.map(|time| Duration::from_millis(time.min(u64::from(u32::MAX))));
         self.execs.insert(Exec {
             ticket,
+            container,
             child: Some(child),
             pid: self.children.get(child).map_or(0, |child| child.pid),
             link: Some(link),
@@ -142,12 +152,16 @@ impl Monitor {
     pub(super) fn kill_exec(&mut self, key: Key, now: Instant) {
         let Some(exec) = self.execs.get_mut(key) else { return };
         let pid = exec.pid;
+        let is_first = exec.killing.is_none();
         let killing =
             exec.killing.get_or_insert_with(|| Killing { family: Family::of(pid), since: now, next: now });
         killing.next = now + REPEAT;
         let left = killing.family.kill(&exec.cgroup);
         let is_over = now.duration_since(killing.since) >= KILLING;
-        let child = exec.child;
+        let (child, container) = (exec.child, exec.container);
+        if is_first {
+            self.kill_enclosed_exec(container, pid);
+        }
         let killed = self.kill_child(child, libc::SIGKILL);
         match left.and_then(|left| killed.map(|()| left)) {
             Ok(0) if self.has_ended(child) => self.time_out(key),

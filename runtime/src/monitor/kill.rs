@@ -70,10 +70,9 @@ impl Monitor {
         let stop = container.stop.get_or_insert_with(|| Stop { deadline, waiting: Vec::new() });
         stop.deadline = stop.deadline.min(deadline);
         stop.waiting.push(ticket);
-        let init = container.init;
         if deadline <= now {
             self.container_deadline(key, now);
-        } else if let Err(error) = self.kill_child(init, signal) {
+        } else if let Err(error) = self.signal_init(key, signal) {
             // The deadline holds, so nothing is refused.
             self.warn(format!("send signal {signal} to container {id}: {error}"));
         }
@@ -97,6 +96,9 @@ impl Monitor {
 
     /// Kills all that is in the container.
     pub(super) fn kill_container(&mut self, key: Key) {
+        if self.kill_enclosed(key) {
+            return;
+        }
         let Some(container) = self.containers.get(key) else { return };
         let cgroup = kill_cgroup(&container.cgroup);
         let init = self.kill_child(container.init, libc::SIGKILL);

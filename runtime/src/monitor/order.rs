@@ -68,7 +68,7 @@ impl Monitor {
         match container.phase {
             Phase::Running => {
                 let failed = |error| Refusal::Failed(Failure::io(format!("send signal {number}"), &error));
-                self.kill_child(container.init, number).map_err(failed)
+                self.signal_init(key, number).map_err(failed)
             }
             // The stage would not know what to make of it.
             Phase::Preparing { .. } | Phase::Created | Phase::Starting { .. } if number == libc::SIGKILL => {

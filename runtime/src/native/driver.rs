@@ -27,7 +27,10 @@ use super::{Stage, entrance, settings, volume};
 use crate::external::steps::{Create, Exec, Target};
 use crate::sys::clone;
 
+pub(crate) use self::enclosed::{Message, signal};
+
 mod console;
+mod enclosed;
 mod files;
 mod init;
 mod invocation;
@@ -35,6 +38,7 @@ mod invocation;
 /// Has the container made, says `Ready`, waits for `Go` and has its command started.
 pub(super) fn create(stage: &Stage) -> Result<Infallible, Failure> {
     let plan: Create = entrance::plan(&stage.plan)?;
+    settings::enter_cgroups(&stage.v1_tasks)?;
     let monitor = Monitor::watch()?;
     settings::set_oom_score(plan.oom_score_adj)?;
     furnish(&plan)?;
@@ -47,41 +51,58 @@ pub(super) fn create(stage: &Stage) -> Result<Infallible, Failure> {
         Err(failure) if !is_of_command(failure.kind) => return Err(failure),
         made => made,
     };
-    give_output_up()?;
+    if stage.enclosure.is_none() {
+        give_output_up()?;
+    }
     if !is_wanted(&stage.link)? {
-        if let Ok(init) = made {
-            init.kill();
+        if let Ok(made) = made {
+            made.undo(&plan.target, &files);
         }
         clone::exit(0);
     }
-    let init = made?;
-    let started = invoke(&plan.target, &files, &[c"start", &plan.target.id], Output::None);
+    let made = made?;
+    // An enclosed command gets its output only now.
+    let output = if stage.enclosure.is_some() { Output::Own } else { Output::None };
+    let started = invoke(&plan.target, &files, &[c"start", &plan.target.id], output);
     files.remove();
     if let Err(failure) = started {
-        invoke(&plan.target, &files, &[c"delete", c"--force", &plan.target.id], Output::None).ok();
-        files.remove();
+        delete(&plan.target, &files);
         return Err(failure);
     }
-    init.wait();
-    // With the link goes the last that the monitor waits for.
-    monitor.guard(&init)
+    match made {
+        Made::Process(init) => {
+            init.wait();
+            // With the link goes the last that the monitor waits for.
+            monitor.guard(&init)
+        }
+        Made::Enclosed => {
+            give_output_up()?;
+            enclosed::attend(&plan.target, &monitor)
+        }
+    }
 }
 
 /// Has a process started in the container, which takes over.
 pub(super) fn exec(stage: &Stage) -> Result<Infallible, Failure> {
     let plan: Exec = entrance::plan(&stage.plan)?;
+    settings::enter_cgroups(&stage.v1_tasks)?;
     settings::set_oom_score(plan.oom_score_adj)?;
     enter(&plan.target)?;
     let files = Files::new();
     let executed = run(&plan, stage, &files);
     files.remove();
-    executed?;
+    let process = executed?;
+    if stage.enclosure.is_some() {
+        enclosed::clear_up_after(&process);
+    }
     clone::exit(0)
 }
 
 /// The root file system and the sources of what is mounted in it.
 fn furnish(plan: &Create) -> Result<(), Failure> {
-    overlay::mount_on(&Stack::of(&plan.root), &plan.rootfs)?;
+    if let Some(root) = &plan.root {
+        overlay::mount_on(&Stack::of(root), &plan.rootfs)?;
+    }
     let root = Root::at(&plan.rootfs).during(|| format!("open {}", plan.rootfs.to_string_lossy()))?;
     for source in &plan.sources {
         if rustix::fs::access(source, rustix::fs::Access::EXISTS) == Err(Errno::NOENT) {
@@ -104,8 +125,31 @@ fn furnish(plan: &Create) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `create`: its init waits when this returns, and is the monitor's.
-fn make(plan: &Create, stage: &Stage, files: &Files) -> Result<Init, Failure> {
+/// What `create` left behind.
+enum Made {
+    /// The init, which waits and is the monitor's.
+    Process(Init),
+    /// Something that the enclosure has within it.
+    Enclosed,
+}
+
+impl Made {
+    fn undo(&self, target: &Target, files: &Files) {
+        match self {
+            Self::Process(init) => init.kill(),
+            Self::Enclosed => delete(target, files),
+        }
+    }
+}
+
+fn delete(target: &Target, files: &Files) {
+    // The daemon does it too, when it is there.
+    invoke(target, files, &[c"delete", c"--force", &target.id], Output::None).ok();
+    files.remove();
+}
+
+/// `create`: the command waits when this returns.
+fn make(plan: &Create, stage: &Stage, files: &Files) -> Result<Made, Failure> {
     let console = plan.terminal.then(|| Console::listen(files)).transpose()?;
     fill_stdio(stage, console.is_some())?;
     let mut words = vec![c"create", c"--bundle", c".", c"--pid-file", &files.pid];
@@ -117,11 +161,15 @@ fn make(plan: &Create, stage: &Stage, files: &Files) -> Result<Init, Failure> {
     if let Some(console) = console {
         console.pass_on(&stage.link)?;
     }
-    hand_over(stage, files)
+    let pid = files.read_pid()?;
+    if stage.enclosure == Some(pid) {
+        return Ok(Made::Enclosed);
+    }
+    hand_over(stage, pid).map(Made::Process)
 }
 
 /// `exec`: the process runs when this returns, and is the monitor's.
-fn run(plan: &Exec, stage: &Stage, files: &Files) -> Result<(), Failure> {
+fn run(plan: &Exec, stage: &Stage, files: &Files) -> Result<Init, Failure> {
     files.write_process(&plan.process)?;
     let console = plan.terminal.then(|| Console::listen(files)).transpose()?;
     fill_stdio(stage, console.is_some())?;
@@ -129,18 +177,24 @@ fn run(plan: &Exec, stage: &Stage, files: &Files) -> Result<(), Failure> {
     if console.is_some() {
         words.extend([c"--console-socket", &files.console]);
     }
+    if stage.enclosure.is_some() {
+        words.extend([c"--internal-pid-file", &files.inner]);
+    }
     words.push(&plan.target.id);
     invoke(&plan.target, files, &words, Output::Own)?;
     if let Some(console) = console {
         console.pass_on(stage.handover.as_ref().unwrap_or(&stage.link))?;
     }
-    hand_over(stage, files).map(drop)
+    let pid = files.read_pid()?;
+    if stage.enclosure.is_some() {
+        files.keep_inner(pid)?;
+    }
+    hand_over(stage, pid)
 }
 
 /// Says whose process it is now: the one in the pid file, which must be the monitor's child by now.
-fn hand_over(stage: &Stage, files: &Files) -> Result<Init, Failure> {
+fn hand_over(stage: &Stage, pid: i32) -> Result<Init, Failure> {
     let what = || "find the container's process".to_owned();
-    let pid = files.read_pid()?;
     let process = Pid::from_raw(pid).ok_or_else(|| Failure::new(what()))?;
     // The monitor reaps nobody whom it does not know while the link is open: the number is still the process'.
     let pidfd = rustix::process::pidfd_open(process, PidfdFlags::empty()).during(what)?;

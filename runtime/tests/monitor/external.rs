@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use runtime::external::{Bundle, Handler};
+use runtime::external::{Bundle, Handler, Kind};
 use runtime::{Error, ExecExit, FailureKind, recorded_exit};
 use serde_json::json;
 
@@ -15,7 +15,8 @@ const RUNC: &str = "/usr/sbin/runc";
 
 pub(crate) fn container(script: &str) -> Container {
     assert!(Path::new(RUNC).exists(), "Debian's package runc is installed");
-    let mut container = Container { handler: Some(Handler::new(RUNC)), ..Container::new(script) };
+    let mut container =
+        Container { handler: Some(Handler::new(RUNC, Kind::Plain)), ..Container::new(script) };
     // The fixture's path is for people: ours joins pause's, and runc takes it at its word.
     container.spec["linux"]["namespaces"] = json!([{ "type": "pid" }, { "type": "mount" }]);
     container
@@ -25,7 +26,7 @@ pub(crate) fn container(script: &str) -> Container {
 async fn release(pod: &Pod<'_>, id: &str) {
     let dir = pod.dir().join("bundles").join(id);
     assert!(dir.exists());
-    Handler::new(RUNC).delete(&Bundle::new(pod.dir(), id)).await.unwrap();
+    Handler::new(RUNC, Kind::Plain).delete(&Bundle::new(pod.dir(), id)).await.unwrap();
     assert!(!dir.exists());
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
     assert!(!mounts.contains(id), "{mounts}");

@@ -21,6 +21,7 @@ mod pods;
 mod port_forward;
 mod processes;
 mod registries;
+mod sandboxed;
 mod server;
 mod stats;
 mod streaming;

@@ -16,6 +16,8 @@ const LOG_BYTES: u64 = 64 << 10;
 #[derive(Debug)]
 pub(super) struct Files {
     pub(super) console: CString,
+    /// The number of an enclosed command, which means something to the runtime alone.
+    pub(super) inner: CString,
     pub(super) log: CString,
     pub(super) pid: CString,
     pub(super) process: CString,
@@ -26,12 +28,18 @@ impl Files {
         let own = rustix::process::getpid().as_raw_nonzero();
         // A number and a word have no NUL byte in them.
         let name = |what| CString::new(format!("{own}.{what}")).unwrap_or_default();
-        Self { console: name("console"), log: name("log"), pid: name("pid"), process: name("process") }
+        Self {
+            console: name("console"),
+            inner: inner(own.get()),
+            log: name("log"),
+            pid: name("pid"),
+            process: name("process"),
+        }
     }
 
     /// Those that are not there are fine; the bundle's end is the end of all.
     pub(super) fn remove(&self) {
-        for name in [&self.console, &self.log, &self.pid, &self.process] {
+        for name in [&self.console, &self.inner, &self.log, &self.pid, &self.process] {
             rustix::fs::unlinkat(CWD, name, AtFlags::empty()).ok();
         }
     }
@@ -55,10 +63,21 @@ impl Files {
         number.map_err(|_| Failure::new("the runtime's pid file is not a number"))
     }
 
+    /// Keeps the number of an enclosed command for those who know which process stands for it.
+    pub(super) fn keep_inner(&self, process: i32) -> Result<(), Failure> {
+        let renamed = rustix::fs::renameat(CWD, &self.inner, CWD, inner(process));
+        renamed.during(|| "keep the number of the command".into())
+    }
+
     /// The errors in the runtime's log, the last one first, or its last line.
     pub(super) fn last_error(&self) -> Option<String> {
         last_error(&String::from_utf8_lossy(&read(&self.log)?))
     }
+}
+
+/// Where the number of the enclosed command is that this process stands for.
+pub(super) fn inner(process: i32) -> CString {
+    CString::new(format!("{process}.inner")).unwrap_or_default()
 }
 
 /// Who a process' parent is, see proc_pid_stat(5).
@@ -69,7 +88,7 @@ pub(super) fn parent(pid: i32) -> Option<i32> {
     rest.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
-fn read(name: &CString) -> Option<Vec<u8>> {
+pub(super) fn read(name: &CString) -> Option<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = std::fs::File::from(rustix::fs::openat(CWD, name, flags, Mode::empty()).ok()?);
     let length = file.metadata().ok()?.len();
@@ -82,14 +101,19 @@ fn read(name: &CString) -> Option<Vec<u8>> {
 }
 
 fn last_error(log: &str) -> Option<String> {
-    let message = |line: &str| {
-        let entry: serde_json::Value = serde_json::from_str(line).ok()?;
+    let message = |entry: &serde_json::Value| {
         let level = entry.get("level")?.as_str()?;
         let is_error = matches!(level, "error" | "fatal" | "panic" | "ERROR");
         entry.get("msg")?.as_str().filter(|_| is_error).map(str::to_owned)
     };
+    // Not everybody ends an entry with its line.
+    let entries = |line| serde_json::Deserializer::from_str(line).into_iter::<serde_json::Value>();
     let lines = || log.lines().rev().map(str::trim).filter(|line| !line.is_empty());
-    let mut messages: Vec<String> = lines().filter_map(message).take(CAUSES).collect();
+    let mut messages: Vec<String> = lines()
+        .flat_map(|line| entries(line).map_while(Result::ok).collect::<Vec<_>>().into_iter().rev())
+        .filter_map(|entry| message(&entry))
+        .take(CAUSES)
+        .collect();
     messages.dedup();
     if messages.is_empty() {
         return lines().next().map(str::to_owned);
@@ -109,6 +133,9 @@ mod tests {
 {"level":"warning","msg":"and then"}
 "#;
         assert_eq!(last_error(log).as_deref(), Some("runc create failed: it is so: first"));
+        let joined =
+            r#"{"level":"error","msg":"one"}{"level":"info","msg":"x"}{"level":"error","msg":"two"}"#;
+        assert_eq!(last_error(joined).as_deref(), Some("two: one"));
         assert_eq!(last_error("not json\n\n").as_deref(), Some("not json"));
         assert_eq!(last_error(""), None);
     }

@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, Signal};
 
@@ -37,6 +37,14 @@ impl Init {
         Self { pid, process, program: program(pid) }
     }
 
+    pub(super) fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    pub(super) fn process(&self) -> &OwnedFd {
+        &self.process
+    }
+
     /// Kills it, and with it all of its PID namespace; one that is gone is fine.
     pub(super) fn kill(&self) {
         rustix::process::pidfd_send_signal(&self.process, Signal::KILL).ok();
@@ -60,6 +68,15 @@ impl Monitor {
         rustix::process::set_parent_process_death_signal(None).during(what)?;
         // It may have died before, and be somebody else now.
         if rustix::process::getppid() == Some(parent) { Ok(Self(pidfd)) } else { Err(Failure::new(what())) }
+    }
+
+    /// The driver has nothing to kill and dies with the monitor again.
+    pub(super) fn die_with(&self) -> Result<(), Failure> {
+        let what = || "watch the monitor".to_owned();
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).during(what)?;
+        let mut end = [PollFd::new(&self.0, PollFlags::IN)];
+        let is_gone = rustix::event::poll(&mut end, Some(&Timespec::default())).during(what)? > 0;
+        if is_gone { Err(Failure::new(what())) } else { Ok(()) }
     }
 
     /// Kills the process when the monitor dies first. Closes all that the driver has beside the two.

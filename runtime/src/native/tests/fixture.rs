@@ -179,6 +179,7 @@ impl Pod {
             users,
             pid_namespace,
             handover: None,
+            enclosure: None,
             v1_tasks: Vec::new(),
         };
         match clone::fork(libc::CLONE_NEWNS | own, cgroup.map(AsFd::as_fd)).unwrap() {
@@ -230,6 +231,7 @@ impl Pod {
             users: None,
             pid_namespace: None,
             handover: None,
+            enclosure: None,
             v1_tasks: Vec::new(),
         };
         let target = container.pidfd.try_clone().unwrap();
