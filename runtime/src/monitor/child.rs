@@ -187,7 +187,7 @@ impl Monitor {
                     return;
                 }
                 self.child_ended(key);
-            } else if self.links.is_empty() {
+            } else if !self.links.iter().any(|(_, link)| link.may_announce) {
                 let Some(pid) = Pid::from_raw(pid) else { return };
                 rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG).ok();
             } else {

@@ -17,6 +17,8 @@ use crate::native::link::{self, FromStage};
 pub(super) struct Link {
     pub(super) socket: OwnedFd,
     owner: Owner,
+    /// Its stage may yet tell of a process that is a stranger until then.
+    pub(super) may_announce: bool,
 }
 
 /// Who the stage works for.
@@ -34,7 +36,7 @@ impl Monitor {
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         rustix::io::ioctl_fionbio(&ours, true)?;
         self.poll.add(&ours, Source::Link(self.links.next_key()))?;
-        Ok((self.links.insert(Link { socket: ours, owner }), theirs))
+        Ok((self.links.insert(Link { socket: ours, owner, may_announce: true }), theirs))
     }
 
     pub(super) fn remove_link(&mut self, key: Key) {
@@ -48,7 +50,7 @@ impl Monitor {
         while let Some(link) = self.links.get(key) {
             let owner = link.owner;
             match link::receive(&link.socket) {
-                Ok(Some((word, fd))) => self.hear(owner, word, fd),
+                Ok(Some((word, fd))) => self.hear(key, owner, word, fd),
                 Err(Errno::AGAIN) => return,
                 Ok(None) | Err(_) => {
                     self.remove_link(key);
@@ -64,7 +66,7 @@ impl Monitor {
         }
     }
 
-    fn hear(&mut self, owner: Owner, word: FromStage, fd: Option<OwnedFd>) {
+    fn hear(&mut self, key: Key, owner: Owner, word: FromStage, fd: Option<OwnedFd>) {
         match word {
             FromStage::Console => {
                 if let (Owner::Container(container), Some(master)) = (owner, fd) {
@@ -88,6 +90,11 @@ impl Monitor {
                 }
             }
             FromStage::Ready => {
+                // It may wait for its start for long, and who is left to us meanwhile is to be reaped.
+                if let Some(link) = self.links.get_mut(key) {
+                    link.may_announce = false;
+                }
+                self.reap_orphans();
                 if let Owner::Container(container) = owner {
                     self.container_is_ready(container);
                 }
