@@ -26,6 +26,7 @@ mod remote;
 mod run;
 mod stats;
 mod terminal;
+mod trust;
 mod update;
 
 use std::path::PathBuf;

@@ -154,7 +154,8 @@ impl ConfigCommand {
         match self {
             Self::Default => Ok(stdout().write_all(config::default_file()?.as_bytes())?),
             Self::Check { file } => {
-                Config::load(file.as_deref())?;
+                let config = Config::load(file.as_deref())?;
+                config.streaming.check().context("set up TLS for streaming")?;
                 let path = file.unwrap_or_else(|| config::DEFAULT_PATH.into());
                 let found =
                     if path.exists() { "no mistakes" } else { "not there: every option is at its default" };

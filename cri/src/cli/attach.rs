@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::client::{Client, answer};
 use super::follow::follow;
-use super::remote::{Transport, Wanted, command};
+use super::remote::{By, Wanted, command};
 use crate::wire::cri::AttachRequest;
 
 /// `attach`
@@ -18,9 +18,8 @@ pub(crate) struct Attach {
     /// Its terminal, for a container that was made with one
     #[arg(short, long)]
     tty: bool,
-    /// How its streams travel
-    #[arg(short = 'r', long, value_enum, default_value_t = Transport::Spdy)]
-    transport: Transport,
+    #[command(flatten)]
+    by: By,
     /// The container's id
     container: String,
 }
@@ -36,6 +35,6 @@ impl Attach {
             stderr: !self.tty,
         };
         let url = answer(client.runtime.attach(request).await)?.url;
-        follow(command(&url, self.transport, wanted).await?, wanted).await
+        follow(command(&url, &self.by, wanted).await?, wanted).await
     }
 }

@@ -8,7 +8,7 @@ use clap::Args;
 use super::client::{Client, answer};
 use super::follow::follow;
 use super::output::stdout;
-use super::remote::{Transport, Wanted, command};
+use super::remote::{By, Wanted, command};
 use crate::wire::cri::{ExecRequest, ExecSyncRequest};
 
 /// `exec`
@@ -26,9 +26,8 @@ pub(crate) struct Exec {
     /// Give it a terminal
     #[arg(short, long)]
     tty: bool,
-    /// How its streams travel
-    #[arg(short = 'r', long, value_enum, default_value_t = Transport::Spdy)]
-    transport: Transport,
+    #[command(flatten)]
+    by: By,
     /// The container's id
     container: String,
     /// The command
@@ -51,7 +50,7 @@ impl Exec {
             stderr: !self.tty,
         };
         let url = answer(client.runtime.exec(request).await)?.url;
-        follow(command(&url, self.transport, wanted).await?, wanted).await
+        follow(command(&url, &self.by, wanted).await?, wanted).await
     }
 
     async fn wait(self, client: &mut Client) -> anyhow::Result<ExitCode> {

@@ -11,16 +11,15 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::client::{Client, answer};
 use super::output::{complain, print_line};
-use super::remote::{Transport, port_forward};
+use super::remote::{By, port_forward};
 use crate::stream::client::{Headers, Streams};
 use crate::wire::cri::PortForwardRequest;
 
 /// `port-forward`
 #[derive(Debug, Args)]
 pub(crate) struct PortForward {
-    /// How the bytes travel
-    #[arg(short = 'r', long, value_enum, default_value_t = Transport::Spdy)]
-    transport: Transport,
+    #[command(flatten)]
+    by: By,
     /// The pod's id
     pod: String,
     /// The ports: the pod's, or LOCAL:REMOTE; nothing or 0 before the colon takes a free one
@@ -64,7 +63,7 @@ impl PortForward {
         for ports in self.ports {
             entrances.extend(listen(ports).await?);
         }
-        let streams = port_forward(&url, self.transport).await?;
+        let streams = port_forward(&url, &self.by).await?;
         serve(&entrances, &streams).await
     }
 }

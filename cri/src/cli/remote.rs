@@ -5,12 +5,13 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderValue, UPGRADE};
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+use super::trust::Trust;
 use crate::stream::client::{Headers, Inbound, Io, Line, Outbound, Streams};
 use crate::stream::client::{over_spdy, over_websocket, tunnel};
 
@@ -28,6 +29,16 @@ pub(crate) enum Transport {
     Spdy,
     /// WebSocket
     Websocket,
+}
+
+/// How a server's streaming URL is reached.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct By {
+    /// How the bytes travel
+    #[arg(short = 'r', long, value_enum, default_value_t = Transport::Spdy)]
+    transport: Transport,
+    #[command(flatten)]
+    trust: Trust,
 }
 
 /// Which streams a command has.
@@ -49,11 +60,11 @@ pub(crate) struct Remote {
 }
 
 /// Connects to what Exec or Attach answered.
-pub(crate) async fn command(url: &str, transport: Transport, wanted: Wanted) -> anyhow::Result<Remote> {
-    match transport {
-        Transport::Spdy => command_streams(spdy_streams(url, &VERSIONS).await?, wanted).await,
+pub(crate) async fn command(url: &str, by: &By, wanted: Wanted) -> anyhow::Result<Remote> {
+    match by.transport {
+        Transport::Spdy => command_streams(spdy_streams(url, by, &VERSIONS).await?, wanted).await,
         Transport::Websocket => {
-            let (io, line) = upgrade(url, Offer::WebSocket(WEBSOCKET)).await?;
+            let (io, line) = upgrade(url, by, Offer::WebSocket(WEBSOCKET)).await?;
             let channels = over_websocket(io, line).await;
             let [stdin, resize] = channels.outbound;
             let [stdout, stderr, error] = channels.inbound;
@@ -70,18 +81,18 @@ pub(crate) async fn command(url: &str, transport: Transport, wanted: Wanted) -> 
 }
 
 /// Connects to what PortForward answered.
-pub(crate) async fn port_forward(url: &str, transport: Transport) -> anyhow::Result<Streams> {
-    match transport {
-        Transport::Spdy => spdy_streams(url, &[PORT_FORWARD]).await,
+pub(crate) async fn port_forward(url: &str, by: &By) -> anyhow::Result<Streams> {
+    match by.transport {
+        Transport::Spdy => spdy_streams(url, by, &[PORT_FORWARD]).await,
         Transport::Websocket => {
-            let (io, line) = upgrade(url, Offer::WebSocket(TUNNEL)).await?;
+            let (io, line) = upgrade(url, by, Offer::WebSocket(TUNNEL)).await?;
             Ok(over_spdy(tunnel(io).await, line))
         }
     }
 }
 
-async fn spdy_streams(url: &str, versions: &[&'static str]) -> anyhow::Result<Streams> {
-    let (io, line) = upgrade(url, Offer::Spdy(versions)).await?;
+async fn spdy_streams(url: &str, by: &By, versions: &[&'static str]) -> anyhow::Result<Streams> {
+    let (io, line) = upgrade(url, by, Offer::Spdy(versions)).await?;
     Ok(over_spdy(io, line))
 }
 
@@ -105,18 +116,22 @@ enum Offer<'a> {
 }
 
 /// Asks a server to change the protocol.
-async fn upgrade(url: &str, offer: Offer<'_>) -> anyhow::Result<(Box<dyn Io>, Arc<Line>)> {
+async fn upgrade(url: &str, by: &By, offer: Offer<'_>) -> anyhow::Result<(Box<dyn Io>, Arc<Line>)> {
     let uri: Uri = url.parse().with_context(|| format!("the server answered {url:?}"))?;
-    if uri.scheme_str().is_some_and(|scheme| scheme != "http") {
-        bail!("the server streams by {}: only http is spoken here", uri.scheme_str().unwrap_or_default());
-    }
+    let default_port = match uri.scheme_str() {
+        Some("https") => 443,
+        Some("http") | None => 80,
+        Some(scheme) => bail!("the server streams by {scheme}: only http and https are spoken here"),
+    };
     let host = uri.authority().context("the server answered a URL without a host")?;
-    let socket = TcpStream::connect((host.host().trim_matches(['[', ']']), host.port_u16().unwrap_or(80)))
-        .await
-        .with_context(|| format!("connect to {host}"))?;
+    let socket =
+        TcpStream::connect((host.host().trim_matches(['[', ']']), host.port_u16().unwrap_or(default_port)))
+            .await
+            .with_context(|| format!("connect to {host}"))?;
     socket.set_nodelay(true)?;
     let line = Line::watch(&socket)?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
+    let io = if default_port == 443 { by.trust.secure(socket).await? } else { Box::new(socket) };
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(io)).await?;
     tokio::spawn(async move { drop(connection.with_upgrades().await) });
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let method = if matches!(offer, Offer::Spdy(_)) { Method::POST } else { Method::GET };

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::tls::{self, Tls};
+
 /// The server for exec, attach and port-forward, which the kubelet and crictl are sent to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -45,6 +47,11 @@ impl Default for Streaming {
 }
 
 impl Streaming {
+    /// Whether the files that are named can be used.
+    pub(crate) fn check(&self) -> Result<(), tls::Error> {
+        Tls::of(self).map(drop)
+    }
+
     /// What no option can have, as its key and what is wrong with it.
     pub(crate) fn mistake(&self) -> Option<(&'static str, &'static str)> {
         let relative = |path: &Option<PathBuf>| path.as_ref().is_some_and(|path| path.is_relative());

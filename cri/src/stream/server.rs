@@ -90,12 +90,7 @@ impl Server {
         let failed = |source| Error::Listen { address: options.listen, source };
         let listener = TcpListener::bind(options.listen).await.map_err(failed)?;
         let address = public(listener.local_addr().map_err(failed)?);
-        let tls = match (&options.tls_cert, &options.tls_key) {
-            (Some(certificate), Some(key)) => {
-                Some(Arc::new(Tls::load(certificate, key).map_err(Error::Tls)?))
-            }
-            _ => None,
-        };
+        let tls = Tls::of(options).map_err(Error::Tls)?.map(Arc::new);
         let scheme = if tls.is_some() { "https" } else { "http" };
         let urls = Urls { base: format!("{scheme}://{address}"), tokens: Arc::default() };
         Ok(Self { listener, urls, tls, idle: options.idle_timeout.0 })

@@ -13,6 +13,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
+use super::Streaming;
+
 /// Why there is no TLS.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -59,10 +61,11 @@ struct Loaded {
 type Stamp = [SystemTime; 2];
 
 impl Tls {
-    /// Reads the files.
-    pub(super) fn load(certificate: &Path, key: &Path) -> Result<Self, Error> {
+    /// Reads the files that the options name; none where they name none.
+    pub(super) fn of(options: &Streaming) -> Result<Option<Self>, Error> {
+        let (Some(certificate), Some(key)) = (&options.tls_cert, &options.tls_key) else { return Ok(None) };
         let loaded = Mutex::new(load(certificate, key)?);
-        Ok(Self { certificate: certificate.to_owned(), key: key.to_owned(), loaded })
+        Ok(Some(Self { certificate: certificate.clone(), key: key.clone(), loaded }))
     }
 
     /// For the next connection. Files that cannot be used leave it as it was.

@@ -4,8 +4,8 @@ use std::fs;
 use std::process::{Command, Output};
 
 use anyhow::Context;
-use corten_tests::Setup;
-use corten_tests::{Result, host, on_own_node};
+use corten_tests::distribution::pem;
+use corten_tests::{Result, Setup, host, on_own_node};
 
 fn check(text: &str) -> Result<(Output, String)> {
     let dir = tempfile::tempdir()?;
@@ -47,6 +47,42 @@ fn a_daemon_with_a_wrong_configuration_does_not_start() {
         assert!(!output.status.success());
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(said.contains("conf_dir"), "{said}");
+        fs::write(node.config_file(), good)?;
+        node.start_daemon()?;
+        Ok(())
+    });
+}
+
+#[test]
+fn certificates_that_cannot_be_used_are_named_before_anything_is_served() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        let node = kubelet.node();
+        kubelet.stop_daemon().await?;
+        let good = fs::read_to_string(node.config_file())?;
+        let (empty, garbage) = (node.dir().join("empty.pem"), node.dir().join("garbage.pem"));
+        fs::write(&empty, "")?;
+        fs::write(&garbage, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")?;
+        let missing = node.dir().join("missing.pem");
+        let (certificate, key) = (pem("server.crt"), pem("server.key"));
+        for (certificate, key, named) in [
+            (&certificate, &missing, "missing.pem"),
+            (&missing, &key, "missing.pem"),
+            (&certificate, &empty, "empty.pem"),
+            (&empty, &key, "empty.pem"),
+            (&certificate, &garbage, "server.crt"),
+            (&certificate, &certificate, "server.crt"),
+        ] {
+            let (certificate, key) = (certificate.display(), key.display());
+            let text = format!("{good}\n[streaming]\ntls_cert = \"{certificate}\"\ntls_key = \"{key}\"\n");
+            let (output, said) = check(&text)?;
+            assert!(!output.status.success() && said.contains(named), "{certificate} {key}: {said}");
+            fs::write(node.config_file(), text)?;
+            let output = node.serve()?.output()?;
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success() && said.contains(named), "{certificate} {key}: {said}");
+        }
+        let (output, said) = check("[streaming]\ntls_cert = \"/a\"\n")?;
+        assert!(!output.status.success() && said.contains("tls_key"), "{said}");
         fs::write(node.config_file(), good)?;
         node.start_daemon()?;
         Ok(())

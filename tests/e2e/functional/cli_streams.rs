@@ -5,7 +5,10 @@ use std::net::TcpStream;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, ensure};
+use corten_tests::distribution::pem;
 use corten_tests::registry::NGINX;
+use corten_tests::streaming::session::{Wanted, exec_url};
+use corten_tests::streaming::status;
 use corten_tests::wait::PATIENCE;
 use corten_tests::{Kubelet, Result, Setup, eventually, on_own_node};
 use rustix::process::{Pid, Signal};
@@ -157,6 +160,16 @@ struct Forward {
     _output: BufReader<ChildStdout>,
 }
 
+/// The page of the image with nginx, once it is served.
+fn page(address: &str) -> Result<Option<String>> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page)?;
+    Ok(page.contains("nginx in a pod").then_some(page))
+}
+
 #[test]
 fn a_forwarded_port_leads_into_the_pod() {
     on_own_node(&Setup::default(), async |kubelet| {
@@ -164,17 +177,58 @@ fn a_forwarded_port_leads_into_the_pod() {
         pod.container().image(NGINX).start().await?;
         for transport in TRANSPORTS {
             let (child, address) = forward(kubelet, transport, &format!("{} :80", pod.id))?;
-            let page = eventually("the page is served", async || {
-                let mut stream = TcpStream::connect(&address)?;
-                stream.set_read_timeout(Some(PATIENCE))?;
-                stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
-                let mut page = String::new();
-                stream.read_to_string(&mut page)?;
-                Ok(page.contains("nginx in a pod").then_some(page))
-            });
+            let page = eventually("the page is served", async || page(&address));
             ensure!(page.await.is_ok(), "no page over {transport}");
             interrupt(child)?;
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn sessions_travel_over_tls_where_it_is_configured() {
+    let dir = match tempfile::tempdir() {
+        Ok(dir) => dir,
+        Err(error) => panic!("make a directory: {error}"),
+    };
+    let (certificate, key) = (dir.path().join("tls.crt"), dir.path().join("tls.key"));
+    let config =
+        format!("[streaming]\ntls_cert = \"{}\"\ntls_key = \"{}\"\n", certificate.display(), key.display());
+    for (from, to) in [("server.crt", &certificate), ("server.key", &key)] {
+        if let Err(error) = std::fs::copy(pem(from), to) {
+            panic!("copy {from}: {error}");
+        }
+    }
+    on_own_node(&Setup { config }, async |kubelet| {
+        let authority = pem("ca.crt").display().to_string();
+        let trust = ["--tls-ca", &authority, "--tls-server-name", "127.0.0.1"];
+        let pod = kubelet.pod().run().await?;
+        let container = pod.container().image(NGINX).start().await?;
+        let exec = |transport, trust: &[&str]| {
+            let args = [&["exec", "-i", "--transport", transport], trust, &[&container.id, "cat"]].concat();
+            feed(kubelet, &args, "steel")
+        };
+        for transport in TRANSPORTS {
+            assert_eq!(exec(transport, &trust)?, (Some(0), "steel".to_owned(), String::new()), "{transport}");
+            let words = [&trust[..], &[&pod.id, ":80"]].concat().join(" ");
+            let (child, address) = forward(kubelet, transport, &words)?;
+            let page = eventually("the page is served", async || page(&address)).await;
+            interrupt(child)?;
+            ensure!(page.is_ok(), "no page over {transport}");
+        }
+        let (code, _, stderr) = exec("spdy", &[])?;
+        ensure!(code == Some(1) && stderr.contains("--tls-ca"), "{code:?} {stderr}");
+        // The certificate is 127.0.0.1's.
+        let (code, _, stderr) = exec("spdy", &["--tls-ca", &authority])?;
+        ensure!(code == Some(1) && stderr.contains("TLS"), "{code:?} {stderr}");
+        let url = exec_url(&container, &["true"], Wanted::OUTPUT).await?;
+        ensure!(url.starts_with("https://"), "{url}");
+        let plain = status("POST", &url.replace("https", "http")).await;
+        ensure!(plain.is_err(), "{plain:?} without TLS");
+        // A renewed certificate is the next client's.
+        std::fs::copy(pem("expired.crt"), &certificate)?;
+        let (code, _, stderr) = exec("spdy", &trust)?;
+        ensure!(code == Some(1) && stderr.to_lowercase().contains("expired"), "{code:?} {stderr}");
         Ok(())
     });
 }
