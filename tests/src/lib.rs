@@ -23,6 +23,7 @@ pub mod newest;
 pub mod node;
 pub mod origin;
 pub mod pod;
+pub mod proxy;
 pub mod random;
 pub mod registry;
 pub mod run;

@@ -167,10 +167,20 @@ impl Node {
 
     /// Starts the daemon and waits until it answers a call; returns how long that took.
     pub fn start_daemon(&self) -> Result<Duration> {
+        self.start_daemon_with(&[])
+    }
+
+    /// Like [`Self::start_daemon`], with these variables in its environment.
+    pub fn start_daemon_with(&self, variables: &[(&str, &str)]) -> Result<Duration> {
         let log = OpenOptions::new().create(true).append(true).open(self.log_file())?;
         let began = Instant::now();
-        let mut child =
-            self.serve()?.stdout(log.try_clone()?).stderr(log).spawn().context("start corten serve")?;
+        let mut child = self
+            .serve()?
+            .envs(variables.iter().copied())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("start corten serve")?;
         while !answers(&self.socket) {
             if let Some(status) = child.try_wait().context("wait for corten serve")? {
                 bail!("corten serve ended at once, {status}:\n{}", self.log_since(0));

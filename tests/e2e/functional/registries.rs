@@ -2,16 +2,18 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use corten_tests::distribution::{Distribution, PASSWORD, Settings, USER, pem};
 use corten_tests::image::{Image, Layer};
 use corten_tests::kubelet::spec;
 use corten_tests::origin::{Fault, Origin};
+use corten_tests::proxy::Proxy;
 use corten_tests::tokens::{IDENTITY_TOKEN, Manner, TokenServer};
-use corten_tests::{Kubelet, Result, Setup, eventually, on_own_node};
+use corten_tests::{Kubelet, Result, Setup, eventually, host, on_own_node};
 use k8s_cri::v1 as wire;
 use serde_json::json;
 
@@ -107,8 +109,16 @@ fn credentials_of_the_request_come_in_every_form() {
         assert!(status.message().contains("are for elsewhere.io"), "{status}");
         let status = pull_as(kubelet, &image, password("wrong-canary")).await.unwrap_err();
         assert_eq!(status.code(), tonic::Code::Unauthenticated, "{status}");
-        let said = format!("{status} {}", kubelet.node().log_since(0));
-        assert!(!said.contains("canary") && !said.contains(PASSWORD), "a secret is told");
+        let daemon = kubelet.node().daemon_pid()?;
+        let of_process = |file: &str| fs::read(format!("/proc/{daemon}/{file}"));
+        let process = [of_process("environ")?, of_process("cmdline")?].concat();
+        let process = String::from_utf8_lossy(&process);
+        let said = format!("{status} {process} {}", kubelet.node().log_since(0));
+        let encoded = BASE64_STANDARD.encode(format!("{USER}:{PASSWORD}"));
+        assert!(
+            [PASSWORD, "canary", &encoded].iter().all(|secret| !said.contains(secret)),
+            "a secret is told"
+        );
         Ok(())
     });
 }
@@ -183,6 +193,80 @@ fn a_cache_that_hosts_toml_names_is_pulled_through() {
     });
 }
 
+/// Hosts that only the proxy knows: of them one speaks TLS, one does not, and one is not to go through it.
+#[test]
+fn proxies_of_the_environment_are_asked_but_for_their_exceptions() {
+    let dir = scratch().unwrap();
+    let conf = dir.path().join("registries.conf");
+    let text = ["secure.test", "plain.test"]
+        .map(|host| format!("[[registry]]\nlocation = \"{host}\"\ninsecure = true\n"));
+    fs::write(&conf, text.concat()).unwrap();
+    let setup = Setup { config: format!("[image]\nregistries_conf = \"{}\"\n", conf.display()) };
+    on_own_node(&setup, async |kubelet| {
+        let secure =
+            Distribution::start(&Settings { certificate: Some("server.crt"), ..Default::default() })?;
+        let origin = Origin::start()?;
+        let offered = origin.offer("app", &Image::new(&json!({}), vec![Layer::new().file("a", b"1")])?);
+        let plain = offered.split('/').next().unwrap_or_default();
+        let routes = [("secure.test:443", secure.host()), ("plain.test:80", plain.to_owned())];
+        let routes = routes.map(|(host, address)| Ok((host.to_owned(), address.parse()?)));
+        let proxy = Proxy::start(routes.into_iter().collect::<Result<_>>()?)?;
+        kubelet.node().kill_daemon()?;
+        kubelet.node().start_daemon_with(&[
+            ("HTTP_PROXY", &proxy.url()),
+            ("HTTPS_PROXY", &proxy.url()),
+            ("NO_PROXY", "direct.test,10.0.0.0/8"),
+        ])?;
+        kubelet.pull("secure.test/e2e-test-images/busybox:1.29-2").await?;
+        kubelet.pull("plain.test/app:latest").await?;
+        let seen = proxy.seen();
+        assert!(seen.iter().any(|line| line == "CONNECT secure.test:443"), "{seen:?}");
+        assert!(seen.iter().any(|line| line.starts_with("GET http://plain.test/v2/app/blobs/")), "{seen:?}");
+        let status = kubelet.pull("direct.test/app:1").await.unwrap_err();
+        assert!(status.message().contains("dns error"), "{status}");
+        // One on the loopback interface is reached without, whatever the environment says.
+        kubelet.pull(&offered).await?;
+        let seen = proxy.seen();
+        assert!(
+            !seen.iter().any(|line| line.contains("direct.test") || line.contains("127.0.0.1")),
+            "{seen:?}"
+        );
+        let status = kubelet.pull("unknown.test/app:1").await.unwrap_err();
+        assert!(status.message().contains("unknown.test"), "{status}");
+        Ok(())
+    });
+}
+
+/// The three lines of the README, as they stand there.
+#[test]
+fn the_three_lines_of_the_readme_are_enough() {
+    let dir = scratch().unwrap();
+    let config = format!("[image]\ncerts_dir = \"{}/containers/certs.d\"\n", dir.path().display());
+    on_own_node(&Setup { config }, async |kubelet| {
+        let settings = Settings { password: true, certificate: Some("server.crt"), ..Default::default() };
+        let registry = Distribution::start(&settings)?;
+        assert!(kubelet.pull(&registry.image()).await.is_err(), "without them it is closed");
+        let readme = fs::read_to_string(host::repository().join("README.md"))?;
+        let section = readme.split("takes three lines:").nth(1).context("the lines in the README")?;
+        let lines = section.split("```").nth(1).context("a block of lines")?.trim();
+        assert_eq!(lines.lines().count(), 3, "{lines}");
+        fs::copy(pem("ca.crt"), dir.path().join("ca.crt"))?;
+        let (node, dir) = (kubelet.node().dir().display(), dir.path().display());
+        let script = lines
+            .replace("registry.example.com:5000", &registry.host())
+            .replace("USER:PASSWORD", &format!("{USER}:{PASSWORD}"))
+            .replace("/etc/corten/config.toml.d", &format!("{node}/config.toml.d"))
+            .replace("/etc/containers", &format!("{dir}/containers"))
+            .replace("/etc/corten", &dir.to_string());
+        let output = Command::new("sh").args(["-ec", &format!("cd {dir}\n{script}")]).output()?;
+        ensure!(output.status.success(), "{script}\n{}", String::from_utf8_lossy(&output.stderr));
+        kubelet.node().kill_daemon()?;
+        kubelet.node().start_daemon()?;
+        kubelet.pull(&registry.image()).await?;
+        Ok(())
+    });
+}
+
 #[test]
 fn layers_are_unpacked_in_the_configured_cgroup() {
     let path = format!("/corten-test-pulls-{}", std::process::id());
@@ -195,19 +279,20 @@ fn layers_are_unpacked_in_the_configured_cgroup() {
         let inside = eventually("a process in the cgroup", async || {
             let processes = fs::read_dir("/proc")?.flatten().filter_map(|entry| {
                 let text = fs::read_to_string(entry.path().join("cgroup")).ok()?;
-                text.contains(&path).then_some(text)
+                // It joins one hierarchy after the other, and not those of other people's, such as systemd's own.
+                let mut ours = text
+                    .lines()
+                    .filter(|line| ["0::", ":memory:", ":cpu:"].iter().any(|name| line.contains(name)))
+                    .peekable();
+                (ours.peek().is_some() && ours.all(|line| line.ends_with(&path))).then_some(())
             });
             Ok(processes.into_iter().next())
         });
         let pull = kubelet.pull(&reference);
-        let text = tokio::select! {
+        tokio::select! {
             pulled = pull => anyhow::bail!("the pull ended early: {pulled:?}"),
-            text = inside => text?,
-        };
-        // Not among those of other people's, such as systemd's own.
-        let ours =
-            text.lines().filter(|line| ["0::", ":memory:", ":cpu:"].iter().any(|name| line.contains(name)));
-        assert!(ours.clone().count() > 0 && ours.into_iter().all(|line| line.ends_with(&path)), "{text}");
+            found = inside => found?,
+        }
         origin.release();
         kubelet.pull(&reference).await?;
         Ok(())
