@@ -48,6 +48,9 @@ impl Serve {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let config = self.configuration()?;
         let volume = telemetry::start(config.log.into());
+        // Passwords of registries pass through here: no core file has them.
+        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+            .context("forbid core files")?;
         // More threads than processors, or than a few, would cost memory and bring nothing.
         let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4));
         let runtime = tokio::runtime::Builder::new_multi_thread()
