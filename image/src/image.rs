@@ -42,6 +42,9 @@ pub struct Image {
     /// The type of an artifact, which can be mounted as a volume. None: a container can run from it.
     #[serde(default)]
     pub artifact_type: Option<String>,
+    /// The digest of the index that it came in. The images for other platforms are there too if they were asked for.
+    #[serde(default)]
+    pub index: Option<Digest>,
 }
 
 /// The part of an image's configuration that a container starts from.

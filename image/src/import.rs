@@ -15,6 +15,8 @@ pub struct NewImport {
     pub names: Vec<Reference>,
     /// Whether the names' repositories get a name with the manifest's digest, too.
     pub with_digests: bool,
+    /// The digest of the index that it came in with the images for other platforms.
+    pub index: Option<Digest>,
     /// The manifest of one platform, byte for byte.
     pub manifest: Bytes,
     /// The configuration, byte for byte.
@@ -117,6 +119,7 @@ impl Import {
             config: new.config,
             id: ImageId::new(manifest.config.digest),
             artifact_type: None,
+            index: new.index,
             settings: config.settings,
             architecture: config.architecture,
             created: config.created,

@@ -163,6 +163,8 @@ impl Puller {
         show(board, |progress| progress.phase = Phase::Committing);
         let Resolved { id, manifest_digest, manifest_body, digests, manifest, config_body, config, .. } =
             resolved;
+        // What the name was resolved to, if that was no manifest.
+        let index = digests.first().filter(|first| **first != manifest_digest).cloned();
         let image = self.store.commit(NewImage {
             names: vec![name.clone()],
             digests,
@@ -171,6 +173,7 @@ impl Puller {
             config: config_body,
             id,
             artifact_type: manifest.artifact.map(|artifact| artifact.kind),
+            index,
             settings: config.settings,
             architecture: config.architecture,
             created: config.created,

@@ -113,6 +113,8 @@ pub(crate) struct NewImage {
     pub(crate) id: ImageId,
     /// The type of an artifact. None: a container can run from it.
     pub(crate) artifact_type: Option<String>,
+    /// The digest of the index that it came in.
+    pub(crate) index: Option<Digest>,
     /// What was read from the configuration.
     pub(crate) settings: ImageConfig,
     /// The architecture it was built for, in Go's words.

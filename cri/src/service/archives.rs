@@ -100,8 +100,11 @@ async fn import(
     };
     let names =
         begin.names.iter().map(|name| name.parse().map_err(status::image)).collect::<Result<_, _>>()?;
+    let index = Some(begin.index).filter(|index| !index.is_empty());
+    let index = index.map(|index| index.parse()).transpose();
+    let index = index.map_err(|e| Status::invalid_argument(format!("index: {e}")))?;
     let (manifest, config) = (begin.manifest.into(), begin.config.into());
-    let new = NewImport { names, with_digests: begin.with_digests, manifest, config };
+    let new = NewImport { names, with_digests: begin.with_digests, index, manifest, config };
     let mut import = images.import(new).await.map_err(status::image)?;
     let layers = import.wanted().into_iter().map(number).collect();
     let gone = |_| Status::cancelled("the client is gone");
@@ -141,6 +144,7 @@ async fn export(
         tags: export.tags.clone(),
         config: export.config.to_vec(),
         layers,
+        others: export.others.iter().map(ToString::to_string).collect(),
     }))
     .await?;
     for (index, diff_id) in digests.iter().enumerate() {

@@ -131,12 +131,10 @@ impl Shared {
     /// Returns the image as it will be: with the names that it has already.
     fn entry(&self, new: &NewImage) -> Entry {
         let id = new.id.clone();
-        let (mut tags, mut digests) = {
-            let index = self.index();
-            let before = index.get(&id).map(|entry| Arc::clone(&entry.image));
-            before
-                .map_or_else(Default::default, |image| (image.repo_tags.clone(), image.repo_digests.clone()))
-        };
+        let before = self.index().get(&id).map(|entry| Arc::clone(&entry.image));
+        let (mut tags, mut digests) = before
+            .as_ref()
+            .map_or_else(Default::default, |image| (image.repo_tags.clone(), image.repo_digests.clone()));
         for name in &new.names {
             if let Some(tag) = name.repo_tag() {
                 add(&mut tags, tag);
@@ -160,6 +158,7 @@ impl Shared {
             architecture: new.architecture.clone(),
             created: new.created.clone(),
             artifact_type: new.artifact_type.clone(),
+            index: new.index.clone().or_else(|| before?.index.clone()),
         };
         let mut entry = Entry::new(image, layers.clone(), now_ns());
         entry.boot_id = Some(Arc::clone(&self.boot_id));

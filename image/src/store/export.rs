@@ -1,10 +1,13 @@
 //! Images on their way out of the node.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::{Layer, Store, blocking};
-use crate::{Digest, Error, ImageId};
+use crate::{Digest, Error, Image, ImageId, Reference};
 
 /// An image that leaves the node. Its layers stay in place while this lives.
 #[derive(Debug)]
@@ -17,6 +20,8 @@ pub struct Export {
     pub config: Bytes,
     /// The layers, the lowest first.
     pub layers: Vec<ExportedLayer>,
+    /// The images for other platforms that are here from the same index and repository.
+    pub others: Vec<ImageId>,
     store: Store,
     handles: Vec<Layer>,
 }
@@ -57,6 +62,7 @@ impl Store {
             Ok(ExportedLayer { diff_id: record.diff_id.clone(), bytes })
         });
         let layers = layers.collect::<Result<_, Error>>()?;
+        let others = self.others(&entry.image);
         let (shared, image) = (self.0.clone(), entry.image.clone());
         let config = blocking(move || shared.disk.read_config(&image)).await?;
         Ok(Export {
@@ -64,10 +70,32 @@ impl Store {
             tags: entry.image.repo_tags.clone(),
             config: config.into(),
             layers,
+            others,
             store: self.clone(),
             handles: entry.layers,
         })
     }
+}
+
+impl Store {
+    /// Returns the images that came in the same index and share a repository with `image`.
+    fn others(&self, image: &Image) -> Vec<ImageId> {
+        let Some(index) = &image.index else { return Vec::new() };
+        let mine = repositories(image);
+        let is_other = |other: &Arc<Image>| {
+            other.id != image.id
+                && other.index.as_ref() == Some(index)
+                && !mine.is_disjoint(&repositories(other))
+        };
+        self.list().into_iter().filter(is_other).map(|other| other.id.clone()).collect()
+    }
+}
+
+/// The names of an image without tag and digest.
+fn repositories(image: &Image) -> BTreeSet<String> {
+    let names = image.repo_tags.iter().chain(&image.repo_digests);
+    let names = names.filter_map(|name| name.parse::<Reference>().ok());
+    names.map(|name| format!("{}/{}", name.registry(), name.repository())).collect()
 }
 
 impl Export {

@@ -116,6 +116,7 @@ fn new_image(name: &str, layers: Vec<Layer>) -> NewImage {
         manifest_digest,
         id: ImageId::new(Digest::sha256(&config)),
         artifact_type: None,
+        index: None,
         config,
         settings: ImageConfig::default(),
         architecture: "amd64".into(),

@@ -196,6 +196,79 @@ fn archives_of_docker_save_are_taken_old_and_new() {
     });
 }
 
+/// The same image for another processor.
+fn elsewhere(image: &Image) -> Result<Image> {
+    let (config, layers) = image.blobs.split_last().context("a configuration")?;
+    let mut foreign: Value = serde_json::from_slice(&config.1)?;
+    foreign["architecture"] = json!("s390x");
+    let foreign = foreign.to_string().into_bytes();
+    let mut manifest: Value = serde_json::from_slice(&image.manifest)?;
+    manifest["config"]["digest"] = json!(digest(&foreign));
+    manifest["config"]["size"] = json!(foreign.len());
+    let blobs = layers.iter().cloned().chain([(digest(&foreign), foreign)]).collect();
+    Ok(Image { blobs, manifest: manifest.to_string().into_bytes() })
+}
+
+/// An OCI layout of one name, which means an index of all these images.
+fn write_index(dir: &Path, name: &str, images: &[&Image]) -> Result {
+    let describe =
+        |kind: &str, bytes: &[u8]| json!({"mediaType": kind, "digest": digest(bytes), "size": bytes.len()});
+    let manifests = images.iter().map(|image| {
+        image.write_layout(dir)?;
+        Ok(describe("application/vnd.oci.image.manifest.v1+json", &image.manifest))
+    });
+    let manifests: Vec<Value> = manifests.collect::<Result<_>>()?;
+    let nested = json!({"schemaVersion": 2, "manifests": manifests}).to_string().into_bytes();
+    fs::write(dir.join("blobs/sha256").join(digest(&nested).trim_start_matches("sha256:")), &nested)?;
+    let mut entry = describe("application/vnd.oci.image.index.v1+json", &nested);
+    entry["annotations"] = json!({"io.containerd.image.name": name});
+    Ok(fs::write(dir.join("index.json"), json!({"schemaVersion": 2, "manifests": [entry]}).to_string())?)
+}
+
+#[test]
+fn the_images_for_all_platforms_come_in_and_go_out_together() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        let here = Image::new(&json!({"Cmd": ["x"]}), vec![Layer::new().file("a", b"1").file("a", b"22")])?;
+        let there = elsewhere(&here)?;
+        let ids = [&here, &there]
+            .map(|image| image.blobs.last().map(|(digest, _)| digest.clone()).unwrap_or_default());
+        let name = "docker.io/library/many:1";
+        let (layout, archive) = (path(kubelet, "layout"), path(kubelet, "many.tar"));
+        write_index(Path::new(&layout), name, &[&here, &there])?;
+        let taken = async || -> Result<Vec<bool>> {
+            let mut found = Vec::new();
+            for id in &ids {
+                found.push(kubelet.image_status(id).await?.is_some());
+            }
+            Ok(found)
+        };
+        corten(kubelet, &["import", &layout])?;
+        assert_eq!((taken().await?, id_of(kubelet, name).await?), (vec![true, false], ids[0].clone()));
+        corten(kubelet, &["import", "--all-platforms", &layout])?;
+        assert_eq!((taken().await?, id_of(kubelet, name).await?), (vec![true, true], ids[0].clone()));
+        corten(kubelet, &["export", "--all-platforms", "-o", &archive, name])?;
+        for id in &ids {
+            kubelet.remove_image(id).await?;
+        }
+        let printed = corten(kubelet, &["import", "--all-platforms", &archive])?;
+        assert_eq!(
+            (taken().await?, id_of(kubelet, name).await?),
+            (vec![true, true], ids[0].clone()),
+            "{printed}"
+        );
+        corten(kubelet, &["export", "-o", &archive, name])?;
+        for id in &ids {
+            kubelet.remove_image(id).await?;
+        }
+        corten(kubelet, &["import", "--all-platforms", &archive])?;
+        assert_eq!(taken().await?, [true, false], "one alone, when one is asked for");
+        let docker = ["export", "--all-platforms", "--format", "docker-archive", "-o", &archive, name];
+        let refused = kubelet.node().cli(&docker)?.output()?;
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("knows no platforms"), "{refused:?}");
+        Ok(())
+    });
+}
+
 #[test]
 fn an_archive_that_lies_leaves_nothing() {
     on_own_node(&Setup::default(), async |kubelet| {

@@ -24,6 +24,9 @@ pub(crate) struct Export {
     /// How to write
     #[arg(long, value_enum, default_value_t = Form::OciArchive)]
     format: Form,
+    /// With each image those for other platforms that came in the same index, and an index of them
+    #[arg(long)]
+    all_platforms: bool,
     /// The images' names; one that was given by a tag keeps that, others keep all theirs
     #[arg(required = true)]
     images: Vec<String>,
@@ -53,6 +56,11 @@ struct Writer {
 
 impl Export {
     pub(crate) async fn execute(self, client: &mut Client) -> anyhow::Result<()> {
+        let docker = self.format == Form::DockerArchive;
+        ensure!(
+            !(docker && self.all_platforms),
+            "the form docker-archive knows no platforms: write oci-archive"
+        );
         let target = match self.format {
             Form::OciDir => Target::directory(&self.output)?,
             Form::OciArchive | Form::DockerArchive => Target::archive(&self.output)?,
@@ -66,14 +74,36 @@ impl Export {
             repositories: Map::new(),
         };
         for image in &self.images {
-            writer.image(client, image).await.with_context(|| format!("export {image}"))?;
+            let exported = writer.images(client, image, self.all_platforms).await;
+            exported.with_context(|| format!("export {image}"))?;
         }
         writer.finish()
     }
 }
 
 impl Writer {
-    async fn image(&mut self, client: &mut Client, image: &str) -> anyhow::Result<()> {
+    /// Writes an image, and those for other platforms if they are wanted.
+    async fn images(&mut self, client: &mut Client, image: &str, all_platforms: bool) -> anyhow::Result<()> {
+        let begin = self.image(client, image).await?;
+        let tags = kept(image, &begin.tags);
+        let entry = self.describe(&begin, &tags)?;
+        let mut entries: Vec<Value> = entry.into_iter().collect();
+        if all_platforms && !begin.others.is_empty() {
+            for other in &begin.others {
+                let begin = self.image(client, other).await?;
+                entries.extend(self.describe(&begin, &[])?);
+            }
+            let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries});
+            entries = vec![self.document(INDEX, &serde_json::to_vec(&index)?)?];
+        }
+        for entry in entries {
+            self.name(&entry, &tags);
+        }
+        Ok(())
+    }
+
+    /// Writes the layers of an image, and returns what the server says of it.
+    async fn image(&mut self, client: &mut Client, image: &str) -> anyhow::Result<ExportBegin> {
         let known = self.layers.keys().cloned().collect();
         let request = ExportRequest { image: image.to_owned(), known };
         let mut parts = answer(client.archives.export(request).await)?;
@@ -91,7 +121,7 @@ impl Writer {
                 _ => bail!("the server speaks out of order"),
             }
         }
-        self.describe(image, &begun.context("the server says nothing of the image")?)
+        begun.context("the server says nothing of the image")
     }
 
     fn begin_layer(&mut self, begin: &ExportBegin, index: u32) -> anyhow::Result<()> {
@@ -105,11 +135,10 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes what says of which layers the image is made, and keeps what comes last.
-    fn describe(&mut self, asked: &str, begin: &ExportBegin) -> anyhow::Result<()> {
+    /// Writes what says of which layers the image is made, and returns what an index says of it, where there is one.
+    fn describe(&mut self, begin: &ExportBegin, tags: &[String]) -> anyhow::Result<Option<Value>> {
         let config = &begin.config;
         let config_digest = Digest::sha256(config).to_string();
-        let tags = kept(asked, &begin.tags);
         let config_name = match self.form {
             Form::DockerArchive => format!("{}.json", hex(&config_digest)?),
             Form::OciArchive | Form::OciDir => blob(&config_digest)?,
@@ -119,7 +148,8 @@ impl Writer {
         ensure!(files.len() == begin.layers.len(), "the server left out a layer");
         self.saved.push(json!({"Config": config_name, "RepoTags": tags, "Layers": files}));
         if self.form == Form::DockerArchive {
-            return self.add_repositories(&tags, begin);
+            self.add_repositories(tags, begin)?;
+            return Ok(None);
         }
         let layers: Vec<Value> = begin
             .layers
@@ -132,20 +162,32 @@ impl Writer {
             "config": {"mediaType": CONFIG, "digest": config_digest, "size": config.len()},
             "layers": layers,
         }))?;
-        let digest = Digest::sha256(&manifest).to_string();
-        self.target.file(&blob(&digest)?, &manifest)?;
-        let descriptor = |annotations: Value| {
-            json!({"mediaType": MANIFEST, "digest": digest, "size": manifest.len(),
-                "platform": platform(config), "annotations": annotations})
+        let mut entry = self.document(MANIFEST, &manifest)?;
+        entry["platform"] = platform(config);
+        Ok(Some(entry))
+    }
+
+    /// Writes a manifest or an index, and returns what another index says of it.
+    fn document(&mut self, media_type: &str, document: &[u8]) -> anyhow::Result<Value> {
+        let digest = Digest::sha256(document).to_string();
+        self.target.file(&blob(&digest)?, document)?;
+        Ok(json!({"mediaType": media_type, "digest": digest, "size": document.len()}))
+    }
+
+    /// Keeps an entry of the index at the top, under each of its names.
+    fn name(&mut self, entry: &Value, tags: &[String]) {
+        let named = |annotations: Value| {
+            let mut entry = entry.clone();
+            entry["annotations"] = annotations;
+            entry
         };
         if tags.is_empty() {
-            self.descriptors.push(descriptor(json!({})));
+            self.descriptors.push(named(json!({})));
         }
-        for tag in &tags {
+        for tag in tags {
             let short = tag.rsplit(':').next().unwrap_or(tag);
-            self.descriptors.push(descriptor(json!({FULL_NAME: tag, REF_NAME: short})));
+            self.descriptors.push(named(json!({FULL_NAME: tag, REF_NAME: short})));
         }
-        Ok(())
     }
 
     fn add_repositories(&mut self, tags: &[String], begin: &ExportBegin) -> anyhow::Result<()> {

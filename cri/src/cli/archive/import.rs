@@ -116,7 +116,8 @@ async fn take_in(
     let (sender, mut receiver) = mpsc::channel(4);
     let parts = stream::poll_fn(move |context| receiver.poll_recv(context));
     let (names, manifest, config) = (image.names.clone(), image.manifest.clone(), image.config.clone());
-    let begin = ImportBegin { names, with_digests, manifest, config };
+    let index = image.index.as_ref().map(ToString::to_string).unwrap_or_default();
+    let begin = ImportBegin { names, with_digests, manifest, config, index };
     send(&sender, Part::Begin(begin)).await.context("talk to the server")?;
     let mut answers = answer(client.archives.import(parts).await)?;
     let wanted = match next(&mut answers).await? {

@@ -22,6 +22,8 @@ const MAX_LAYERS: usize = 256;
 pub(super) struct Found {
     pub(super) names: Vec<String>,
     pub(super) platform: Platform,
+    /// The index that lists it with the images for other platforms.
+    pub(super) index: Option<Digest>,
     pub(super) manifest: Vec<u8>,
     pub(super) config: Vec<u8>,
     /// Where each layer is in the archive.
@@ -139,6 +141,7 @@ fn indexed(
     depth: usize,
 ) -> anyhow::Result<()> {
     ensure!(depth > 0, "more than {MAX_DEPTH} indexes are nested");
+    let digest = Digest::sha256(index);
     let index: Index = serde_json::from_slice(index)?;
     for entry in index.manifests {
         let mut names = names.to_vec();
@@ -165,7 +168,10 @@ fn indexed(
         let platform = serde_json::from_slice(&config).unwrap_or_default();
         match found.iter_mut().find(|known: &&mut Found| known.manifest == document) {
             Some(known) => known.names.extend(names),
-            None => found.push(Found { names, platform, manifest: document, config, layers }),
+            None => {
+                let index = Some(digest.clone());
+                found.push(Found { names, platform, index, manifest: document, config, layers });
+            }
         }
     }
     Ok(())
@@ -185,6 +191,7 @@ fn docker(source: &Source, image: &Saved) -> anyhow::Result<Found> {
     Ok(Found {
         names: image.repo_tags.clone().unwrap_or_default(),
         platform: serde_json::from_slice(&config).with_context(|| format!("read {}", image.config))?,
+        index: None,
         manifest: serde_json::to_vec(&manifest)?,
         config,
         layers: image.layers.clone(),
