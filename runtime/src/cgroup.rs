@@ -23,7 +23,7 @@ pub use systemd::Failure as SystemdFailure;
 use directory::Directory;
 use hierarchy::{Controller, Hierarchies, Place};
 use slice::Slice;
-use systemd::Systemd;
+use systemd::{End, Scope, Systemd};
 
 mod create;
 mod details;
@@ -52,6 +52,10 @@ const FREEZE_BOUND: Duration = Duration::from_secs(5);
 /// Where containers go whose pod names no cgroup.
 const OWN_PATH: &str = "/corten/containers";
 const OWN_SLICE: &str = "corten-containers.slice";
+
+/// Where monitors and their pauses are; with systemd beside the system's services.
+const MONITORS_PATH: &str = "/corten/monitors";
+const MONITORS_SCOPE: &str = "/system.slice/corten-monitors.scope";
 
 /// The host's control groups; cheap to clone.
 #[derive(Debug, Clone)]
@@ -175,6 +179,11 @@ impl Cgroups {
         }
     }
 
+    /// Where monitors and their pauses are.
+    pub fn monitors(&self) -> Result<CgroupPath, Error> {
+        CgroupPath::parse(if self.systemd.is_some() { MONITORS_SCOPE } else { MONITORS_PATH })
+    }
+
     /// How the host mounts its controllers.
     pub fn layout(&self) -> Layout {
         self.host.layout()
@@ -193,8 +202,23 @@ impl Cgroups {
     /// systemd ends a scope that is empty: the first process holds it until the container's is in it.
     pub fn create_scope(&self, path: &CgroupPath, limits: &Limits, first: u32) -> Result<Cgroup, Error> {
         let systemd = self.systemd.as_ref().ok_or(Error::NoSystemd)?;
-        create::create_scope(&self.host, systemd, path, &create::Scope { limits, first })?;
+        let unit = path.as_str().rsplit('/').next().unwrap_or_default();
+        let description = format!("Corten's container {unit}");
+        let scope = Scope { end: End::BeforeTheService, description, limits, first };
+        create::create_scope(&self.host, systemd, path, &scope)?;
         Ok(self.open(path))
+    }
+
+    /// Has systemd make the scope of the monitors, with its first process.
+    ///
+    /// It is nobody's to stop: it outlives the service that the daemon is, and ends with the last process in it.
+    pub fn create_monitors(&self, first: u32) -> Result<(), Error> {
+        let systemd = self.systemd.as_ref().ok_or(Error::NoSystemd)?;
+        let description = "Corten's monitors of pods".to_owned();
+        systemd.start(
+            &self.monitors()?,
+            &Scope { end: End::Last, description, limits: &Limits::default(), first },
+        )
     }
 
     /// Names a cgroup that may or may not exist, without any I/O.

@@ -6,7 +6,7 @@ use rustix::fs::XattrFlags;
 
 use super::directory::Directory;
 use super::hierarchy::{Controller, Hierarchies, Unified, V1};
-use super::systemd::Systemd;
+use super::systemd::{Scope, Systemd};
 use super::{CgroupPath, Error, Layout, Limits, processes, set, v1, v2};
 
 /// Marks the parents that Corten made, so that a later daemon knows them from the kubelet's.
@@ -36,12 +36,6 @@ pub(super) fn create(host: &Hierarchies, path: &CgroupPath, limits: &Limits) -> 
     }
 }
 
-/// What a scope begins with.
-pub(super) struct Scope<'a> {
-    pub(super) limits: &'a Limits,
-    pub(super) first: u32,
-}
-
 /// Has systemd make the cgroup, and adds what systemd does not know of.
 pub(super) fn create_scope(
     host: &Hierarchies,
@@ -49,7 +43,7 @@ pub(super) fn create_scope(
     path: &CgroupPath,
     scope: &Scope<'_>,
 ) -> Result<(), Error> {
-    systemd.start(path, scope.limits, scope.first)?;
+    systemd.start(path, scope)?;
     let unified = host.unified.as_ref().ok_or(Error::NoSystemd)?;
     // Huge pages are not among the controllers that systemd passes on.
     let completed = enable(unified, &wanted(host, unified, scope.limits), path.ancestors())

@@ -24,6 +24,12 @@ mod properties;
 /// How long systemd may take for one thing; a reload of many units takes seconds.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// Corten's own unit.
+const SERVICE: &str = "corten.service";
+
+/// How long containers have when the machine is shut down: Kubernetes' own grace period, in microseconds.
+const STOP_USEC: u64 = 30_000_000;
+
 /// The system's service manager.
 #[derive(Debug)]
 pub(super) struct Systemd {
@@ -31,6 +37,26 @@ pub(super) struct Systemd {
     runtime: Handle,
     /// Made at the first use, and again when it broke. The lock is held while it is made.
     connection: Mutex<Option<Connection>>,
+}
+
+/// When a scope ends with the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// Stopped while Corten still runs: with SIGTERM, and in the end with SIGKILL.
+    BeforeTheService,
+    /// With the last processes.
+    Last,
+}
+
+/// What a scope begins with.
+#[derive(Debug)]
+pub(super) struct Scope<'a> {
+    pub(super) end: End,
+    /// For people.
+    pub(super) description: String,
+    pub(super) limits: &'a Limits,
+    /// Its first process.
+    pub(super) first: u32,
 }
 
 /// Why systemd did not do it.
@@ -59,20 +85,23 @@ impl Systemd {
     }
 
     /// Makes a scope with its first process; it is there with its limits when this returns.
-    pub(super) fn start(&self, path: &CgroupPath, limits: &Limits, first: u32) -> Result<(), Error> {
+    pub(super) fn start(&self, path: &CgroupPath, scope: &Scope<'_>) -> Result<(), Error> {
         let (unit, slice) = names(path)?;
-        let mut properties = properties::of(limits)?;
+        let mut properties = properties::of(scope.limits)?;
         if !properties.iter().any(|(name, _)| *name == "TasksMax") {
             // Not systemd's default, which is for services: the kubelet limits the pod.
             properties.push(("TasksMax", Value::from(u64::MAX)));
         }
         properties.extend([
-            ("Description", Value::from(format!("Corten's container {unit}"))),
+            ("Description", Value::from(scope.description.clone())),
             ("Slice", Value::from(slice.name().to_owned())),
-            ("PIDs", Value::from(vec![first])),
+            ("PIDs", Value::from(vec![scope.first])),
             // Below it the container's own init may do as it likes.
             ("Delegate", Value::from(true)),
-            ("DefaultDependencies", Value::from(false)),
+            ("DefaultDependencies", Value::from(scope.end == End::BeforeTheService)),
+            // In the order of starting: it ends before the service does, which takes note of how.
+            ("After", Value::from(vec![SERVICE.to_owned()])),
+            ("TimeoutStopUSec", Value::from(STOP_USEC)),
             // One that failed is gone as well.
             ("CollectMode", Value::from("inactive-or-failed")),
             ("CPUAccounting", Value::from(true)),
@@ -179,6 +208,12 @@ fn names(path: &CgroupPath) -> Result<(String, Slice), Error> {
 }
 
 impl Failure {
+    /// Whether there is one of that name already, or one that has not quite ended.
+    pub(crate) fn is_of_the_name(&self) -> bool {
+        matches!(self, Self::Bus(error) if matches!(&**error, zbus::Error::MethodError(name, ..)
+            if *name == "org.freedesktop.systemd1.UnitExists"))
+    }
+
     /// Whether it is the connection that is no good any more.
     fn is_of_the_connection(&self) -> bool {
         match self {

@@ -1,28 +1,33 @@
 //! The thread that monitors are cloned from.
 //!
 //! Monitors live in a cgroup of Corten's own. In the v2 hierarchy they are cloned into it. A v1 hierarchy
-//! knows no such thing: this thread moves itself there once, and what it clones is born there.
+//! knows no such thing: this thread moves itself there once, and what it clones is born there. With systemd
+//! the cgroup is a scope, which is there as long as a process is in it: made with the first monitor, and
+//! held by a placeholder until that is in it.
 
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
+use rustix::pipe::PipeFlags;
+use rustix::process::{Signal, WaitId, WaitIdOptions};
 use tokio::sync::oneshot;
 
 use crate::Error;
-use crate::cgroup::{self, CgroupPath, Cgroups, Handles};
+use crate::cgroup::{self, CgroupPath, Cgroups, Driver, Handles};
 use crate::sys::clone;
-
-/// The cgroup of all monitors and pauses.
-const CGROUP: &str = "/corten/monitors";
 
 /// The child needs it from clone3(2) to execveat(2).
 const STACK_BYTES: usize = 64 << 10;
 
 /// How often the cgroup may vanish under us.
 const ATTEMPTS: usize = 5;
+
+/// How long systemd may have to forget a scope that has ended, before each of the attempts.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// The thread's address.
 #[derive(Debug)]
@@ -45,7 +50,16 @@ struct Worker {
     cgroups: Cgroups,
     /// The v2 directory, if there is one.
     unified: Option<OwnedFd>,
+    /// Holds a scope that is new.
+    placeholder: Option<Placeholder>,
     stack: Vec<u8>,
+}
+
+/// A process that ends with its standard input.
+#[derive(Debug)]
+struct Placeholder {
+    _input: OwnedFd,
+    process: OwnedFd,
 }
 
 // === impl Spawner ===
@@ -93,7 +107,10 @@ impl Spawner {
         drop(self.jobs);
         // It does not panic, and if it did it would be gone all the same.
         self.thread.join().ok();
-        path_below()
+        if cgroups.driver() == Driver::Systemd {
+            return Ok(());
+        }
+        path_below(cgroups)
             .and_then(|below| cgroups.remove_empty_parents(&below))
             .map_err(|source| Error::Cgroup { operation: "remove", source })
     }
@@ -103,8 +120,11 @@ impl Spawner {
 
 impl Worker {
     fn enter(program: OwnedFd, cgroups: Cgroups) -> Result<Self, Error> {
-        let mut worker = Self { program, cgroups, unified: None, stack: vec![0; STACK_BYTES] };
-        worker.join()?;
+        let stack = vec![0; STACK_BYTES];
+        let mut worker = Self { program, cgroups, unified: None, placeholder: None, stack };
+        if worker.cgroups.driver() == Driver::Cgroupfs {
+            worker.join()?;
+        }
         Ok(worker)
     }
 
@@ -120,7 +140,10 @@ impl Worker {
     }
 
     fn try_join(&mut self) -> Result<(), Error> {
-        let handles = make(&self.cgroups).map_err(|source| Error::Cgroup { operation: "make", source })?;
+        if self.cgroups.driver() == Driver::Systemd {
+            return self.join_scope();
+        }
+        let handles = make(&self.cgroups).map_err(cannot_make)?;
         for tasks in &handles.v1_tasks {
             // 0 is the thread that writes.
             rustix::io::write(tasks, b"0").map_err(|errno| Error::Spawn {
@@ -132,12 +155,54 @@ impl Worker {
         Ok(())
     }
 
+    /// Opens the scope, or has it made.
+    fn join_scope(&mut self) -> Result<(), Error> {
+        let scope = self.cgroups.open(&self.cgroups.monitors().map_err(cannot_make)?);
+        let handles = match scope.handles() {
+            Err(cgroup::Error::NotFound { .. }) => {
+                self.make_scope()?;
+                scope.handles()
+            }
+            handles => handles,
+        };
+        self.unified = handles.map_err(cannot_make)?.unified;
+        Ok(())
+    }
+
+    fn make_scope(&mut self) -> Result<(), Error> {
+        let failed = |source| Error::Spawn { operation: "start a placeholder", source };
+        let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC);
+        let (theirs, input) = pipe().map_err(|errno| failed(errno.into()))?;
+        // They are of no use to it, but a program without standard streams is asking for trouble.
+        let (silent, _) = pipe().map_err(|errno| failed(errno.into()))?;
+        let copy = silent.try_clone().map_err(failed)?;
+        self.unified = None;
+        let arguments = [c"corten-runtime".to_owned(), c"placeholder".to_owned()];
+        let (pid, process) = self.try_spawn(&arguments, &[theirs, silent, copy]).map_err(failed)?;
+        self.placeholder = Some(Placeholder { _input: input, process });
+        match self.cgroups.create_monitors(pid.unsigned_abs()) {
+            // Another daemon made it this moment, or systemd has yet to forget the last one.
+            Err(cgroup::Error::Systemd { source, .. }) if source.is_of_the_name() => {
+                std::thread::sleep(PAUSE);
+                Err(failed(io::ErrorKind::NotFound.into()))
+            }
+            made => made.map_err(cannot_make),
+        }
+    }
+
     fn spawn(&mut self, arguments: &[CString], fds: &[OwnedFd]) -> Result<(i32, OwnedFd), Error> {
         let failed = |source| Error::Spawn { operation: "start a monitor", source };
+        let is_scope = self.cgroups.driver() == Driver::Systemd;
+        if is_scope && self.unified.is_none() {
+            self.join()?;
+        }
         for _ in 1..ATTEMPTS {
             match self.try_spawn(arguments, fds).map_err(failed) {
                 Err(error) if has_vanished(&error) => self.join()?,
-                result => return result,
+                result => {
+                    self.placeholder = None;
+                    return result;
+                }
             }
         }
         self.try_spawn(arguments, fds).map_err(failed)
@@ -152,12 +217,26 @@ impl Worker {
     }
 }
 
+// === impl Placeholder ===
+
+impl Drop for Placeholder {
+    fn drop(&mut self) {
+        // It waits for nothing else, and does not fail to end.
+        rustix::process::pidfd_send_signal(&self.process, Signal::KILL).ok();
+        rustix::process::waitid(WaitId::PidFd(self.process.as_fd()), WaitIdOptions::EXITED).ok();
+    }
+}
+
+fn cannot_make(source: cgroup::Error) -> Error {
+    Error::Cgroup { operation: "make", source }
+}
+
 /// Another daemon may have ended and taken the empty cgroup with it.
 fn has_vanished(error: &Error) -> bool {
     let mut cause: Option<&dyn std::error::Error> = Some(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<io::Error>() {
-            return matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOENT));
+            return error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV);
         }
         cause = error.source();
     }
@@ -166,11 +245,11 @@ fn has_vanished(error: &Error) -> bool {
 
 /// Makes the cgroup if it is not there. Others may be in it: another daemon's monitors, or those of one before.
 fn make(cgroups: &Cgroups) -> Result<Handles, cgroup::Error> {
-    cgroups.make_parents(&path_below()?)?;
-    cgroups.open(&CGROUP.parse()?).handles()
+    cgroups.make_parents(&path_below(cgroups)?)?;
+    cgroups.open(&cgroups.monitors()?).handles()
 }
 
 /// A name in it, whose parent it is: made and removed without a look at who else uses it.
-fn path_below() -> Result<CgroupPath, cgroup::Error> {
-    CgroupPath::parse(CGROUP)?.join("none")
+fn path_below(cgroups: &Cgroups) -> Result<CgroupPath, cgroup::Error> {
+    cgroups.monitors()?.join("none")
 }

@@ -55,9 +55,10 @@ async fn a_monitor_keeps_to_itself() {
     // Beside those three: connection, directory, listener, epoll, signals, pause's pidfd.
     assert_eq!(fds.len(), 9, "{fds:?}");
     let cgroups = fs::read_to_string(proc("cgroup")).unwrap();
+    let monitors = node.runtime.cgroups().monitors().unwrap();
     for hierarchy in ["0:", "cpu:", "memory:", "pids:"] {
         let line = cgroups.lines().find(|line| line.contains(hierarchy));
-        assert!(line.is_none_or(|line| line.ends_with(":/corten/monitors")), "{line:?}");
+        assert!(line.is_none_or(|line| line.ends_with(monitors.as_str())), "{line:?}");
     }
     assert_eq!(status(pid, "Threads"), "1");
     assert_eq!(status(pid, "SigBlk"), format!("{:016x}", 1 << (libc::SIGCHLD - 1)));
@@ -208,7 +209,7 @@ async fn without_pause_there_is_no_pod() {
 async fn the_cgroup_of_the_monitors_goes_with_the_last() {
     let node = node();
     let pod = node.pod().await;
-    let path = "/corten/monitors".parse().unwrap();
+    let path = node.runtime.cgroups().monitors().unwrap();
     assert!(node.runtime.cgroups().open(&path).populated().unwrap());
     pod.end().await;
     // Other tests may have monitors in it; what counts is that it is no error.
