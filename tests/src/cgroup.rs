@@ -66,11 +66,17 @@ impl Cgroup {
         Ok(quota.parse().ok().zip(period.parse().ok()))
     }
 
-    /// Weight of the processor as v1's shares.
+    /// Weight of the processor as v1's shares, by the curve that runc since 1.3.2 and crun since 1.23 use.
     pub fn cpu_shares(&self) -> Result<u64> {
         if let Ok(text) = self.read("cpu", &["cpu.weight"]) {
-            let weight: u64 = text.parse().context("a number in cpu.weight")?;
-            return Ok(2 + (weight.max(1) - 1) * 262_142 / 9999);
+            let weight: f64 = text.parse().context("a number in cpu.weight")?;
+            let log = ((15_625.0 + 4.0 * 612.0 * (weight.log10() + 7.0 / 34.0)).sqrt() - 125.0) / 2.0;
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "between 2 and 2^18"
+            )]
+            return Ok(log.exp2().round() as u64);
         }
         self.read("cpu", &["cpu.shares"])?.parse().context("a number in cpu.shares")
     }

@@ -10,6 +10,7 @@ use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
+use crate::wait::slowness;
 use crate::{Result, newest};
 
 /// What the kubelet accepts, and no more.
@@ -48,7 +49,8 @@ impl Cri {
             async move { Ok::<_, std::io::Error>(TokioIo::new(UnixStream::connect(path).await?)) }
         });
         // No test waits longer for one call: a hang becomes an error that names the call.
-        let endpoint = change(Endpoint::try_from("http://localhost")?.timeout(Duration::from_secs(90)));
+        let endpoint =
+            change(Endpoint::try_from("http://localhost")?.timeout(Duration::from_secs(90) * slowness()));
         let channel = endpoint.connect_with_connector_lazy(connector);
         Ok(Self {
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES),

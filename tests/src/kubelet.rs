@@ -1,6 +1,6 @@
 //! The part of the kubelet: one connection, the images it has pulled, the pods it has made.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -24,21 +24,13 @@ pub struct Kubelet {
     pods: RefCell<Vec<String>>,
     /// Image ids by the reference that was pulled.
     images: RefCell<HashMap<String, String>>,
-    /// Whether pods get cgroups that this makes first; not with the systemd driver.
-    makes_cgroups: Cell<Option<bool>>,
 }
 
 impl Kubelet {
     /// A client of the node's socket.
     pub fn new(node: Arc<Node>) -> Result<Self> {
         let cri = RefCell::new((node.starts(), Cri::lazy(node.socket())?));
-        Ok(Self {
-            node,
-            cri,
-            pods: RefCell::default(),
-            images: RefCell::default(),
-            makes_cgroups: Cell::new(None),
-        })
+        Ok(Self { node, cri, pods: RefCell::default(), images: RefCell::default() })
     }
 
     /// The node.
@@ -141,26 +133,6 @@ impl Kubelet {
     /// Notes a pod that is to be removed when the test ends.
     pub(crate) fn made(&self, pod: &str) {
         self.pods.borrow_mut().push(pod.to_owned());
-    }
-
-    /// The parent for a pod's cgroup, made first, as the kubelet makes it.
-    pub(crate) async fn cgroup_parent(&self, uid: &str) -> Result<String> {
-        let makes = match self.makes_cgroups.get() {
-            Some(makes) => makes,
-            None => {
-                let config = self.cri().runtime.runtime_config(wire::RuntimeConfigRequest {}).await;
-                let driver = config.ok().and_then(|config| Some(config.into_inner().linux?.cgroup_driver()));
-                // A runtime too old to say does what its tests were set up with: cgroupfs.
-                driver != Some(wire::CgroupDriver::Systemd)
-            }
-        };
-        self.makes_cgroups.set(Some(makes));
-        if !makes {
-            return Ok(String::new());
-        }
-        let path = format!("{}/{uid}", self.node.cgroup());
-        crate::cgroup::make(&path)?;
-        Ok(path)
     }
 
     /// Removes every pod of the test, and says what could not be removed.

@@ -27,6 +27,7 @@ pub mod proxy;
 pub mod random;
 pub mod registry;
 pub mod run;
+pub mod slice;
 pub mod streaming;
 pub mod tokens;
 pub mod wait;

@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, bail, ensure};
+use k8s_cri::v1::{self as wire, CgroupDriver};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -18,7 +19,7 @@ use crate::cri::Cri;
 use crate::network::{Network, PLUGINS};
 use crate::registry::Registry;
 use crate::wait::slowness;
-use crate::{Result, census, cgroup, host};
+use crate::{Result, census, cgroup, host, slice};
 
 /// The node of a test or of several; stopped and counted when it is dropped.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub struct Node {
     scratch: TempDir,
     socket: PathBuf,
     network: Network,
+    driver: CgroupDriver,
     cgroup: String,
     /// None with a foreign CRI runtime.
     own: Option<Own>,
@@ -59,14 +61,21 @@ impl Node {
         for name in ["logs", "config.toml.d"] {
             fs::create_dir(dir.join(name)).with_context(|| format!("make {name} in {}", dir.display()))?;
         }
-        let cgroup = format!("/corten-test-{}", network.number());
         let registry = Registry::start(dir)?;
         let socket = dir.join("run/corten.sock");
         let own =
             Own { registry, config: config.to_owned(), daemon: Mutex::new(None), starts: AtomicU32::new(0) };
-        let node = Self { scratch, socket, network, cgroup, own: Some(own) };
+        let mut node = Self {
+            scratch,
+            socket,
+            network,
+            driver: CgroupDriver::Cgroupfs,
+            cgroup: String::new(),
+            own: Some(own),
+        };
         node.write_config()?;
         node.start_daemon()?;
+        node.place()?;
         Ok(node)
     }
 
@@ -75,8 +84,10 @@ impl Node {
         host::require_root()?;
         let (scratch, network) = scratch()?;
         fs::create_dir(scratch.path().join("logs")).context("make the log directory")?;
-        let cgroup = format!("/corten-test-{}", network.number());
-        Ok(Self { scratch, socket: socket.to_owned(), network, cgroup, own: None })
+        let (socket, driver) = (socket.to_owned(), CgroupDriver::Cgroupfs);
+        let mut node = Self { scratch, socket, network, driver, cgroup: String::new(), own: None };
+        node.place()?;
+        Ok(node)
     }
 
     /// Whether the daemon is one that the test may stop, kill and configure.
@@ -107,6 +118,59 @@ impl Node {
     /// The node's CNI network.
     pub fn network(&self) -> &Network {
         &self.network
+    }
+
+    /// Names its cgroup in the form of the runtime's driver.
+    fn place(&mut self) -> Result {
+        // A runtime too old to say does what its tests were set up with: cgroupfs.
+        self.driver = call(&self.socket, driver).unwrap_or(CgroupDriver::Cgroupfs);
+        self.cgroup = match self.driver {
+            CgroupDriver::Cgroupfs => format!("/corten-test-{}", self.network.number()),
+            CgroupDriver::Systemd => slice::path(&self.slice()),
+        };
+        Ok(())
+    }
+
+    /// Its slice, with the systemd driver.
+    fn slice(&self) -> String {
+        format!("corten-test-{}.slice", self.network.number())
+    }
+
+    /// Who makes cgroups, as the runtime reports it.
+    pub fn driver(&self) -> CgroupDriver {
+        self.driver
+    }
+
+    /// A name for the cgroup of the pod with this uid, in the driver's form.
+    pub fn pod_cgroup(&self, uid: &str) -> String {
+        match self.driver {
+            CgroupDriver::Cgroupfs => format!("{}/{uid}", self.cgroup),
+            CgroupDriver::Systemd => slice::path(&self.pod_slice(uid)),
+        }
+    }
+
+    /// As the kubelet escapes it: a dash would be a level of its own.
+    fn pod_slice(&self, uid: &str) -> String {
+        let uid = uid.replace(['-', '/'], "_");
+        format!("corten-test-{}-pod{uid}.slice", self.network.number())
+    }
+
+    /// Makes the cgroup of a pod, as the kubelet does before it asks for the sandbox.
+    pub fn make_pod_cgroup(&self, uid: &str) -> Result<String> {
+        let path = self.pod_cgroup(uid);
+        match self.driver {
+            CgroupDriver::Cgroupfs => cgroup::make(&path)?,
+            CgroupDriver::Systemd => slice::make(&self.pod_slice(uid))?,
+        }
+        Ok(path)
+    }
+
+    /// Removes the node's cgroup with those of the pods; what still holds something is named.
+    pub fn remove_cgroup(&self) -> Result<Vec<String>> {
+        match self.driver {
+            CgroupDriver::Cgroupfs => cgroup::remove(&self.cgroup),
+            CgroupDriver::Systemd => slice::remove(&self.slice()),
+        }
     }
 
     /// The cgroup that the pods of this node go below.
@@ -188,7 +252,7 @@ impl Node {
             if began.elapsed() > Duration::from_secs(20) * slowness() {
                 child.kill().ok();
                 child.wait().ok();
-                bail!("corten serve does not answer after 20 s:\n{}", self.log_since(0));
+                bail!("corten serve does not answer in time:\n{}", self.log_since(0));
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -231,7 +295,7 @@ impl Node {
             if Instant::now() > deadline {
                 child.kill().ok();
                 child.wait().ok();
-                bail!("corten serve did not end within 15 s of SIGTERM");
+                bail!("corten serve did not end in time after SIGTERM");
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -277,7 +341,7 @@ impl Node {
             left.extend(self.network.leftovers());
             census::tear_down(self);
         }
-        left.extend(cgroup::remove(&self.cgroup)?.into_iter().map(|path| format!("cgroup {path}")));
+        left.extend(self.remove_cgroup()?.into_iter().map(|path| format!("cgroup {path}")));
         self.network.remove();
         ensure!(left.is_empty(), "left behind by {}:\n  {}", self.cgroup, left.join("\n  "));
         Ok(())
@@ -298,17 +362,27 @@ fn answers(socket: &Path) -> bool {
     if UnixStream::connect(socket).is_err() {
         return false;
     }
-    // A thread of its own, since the caller may be in the midst of another runtime.
-    std::thread::scope(|scope| scope.spawn(|| version(socket)).join()).is_ok_and(|answer| answer.is_ok())
+    call(socket, version).is_ok()
 }
 
-fn version(socket: &Path) -> Result {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let request = k8s_cri::v1::VersionRequest::default();
-        Cri::lazy(socket)?.runtime.version(request).await?;
-        Ok(())
-    })
+/// Asks the server something on a thread of its own, since the caller may be in the midst of another runtime.
+fn call<T: Send>(socket: &Path, ask: impl AsyncFnOnce(Cri) -> Result<T> + Send) -> Result<T> {
+    let answer = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async { ask(Cri::lazy(socket)?).await })
+    };
+    std::thread::scope(|scope| scope.spawn(answer).join())
+        .unwrap_or_else(|_| bail!("the thread that asks ended"))
+}
+
+async fn version(mut cri: Cri) -> Result {
+    cri.runtime.version(wire::VersionRequest::default()).await?;
+    Ok(())
+}
+
+async fn driver(mut cri: Cri) -> Result<CgroupDriver> {
+    let config = cri.runtime.runtime_config(wire::RuntimeConfigRequest {}).await?.into_inner();
+    Ok(config.linux.context("the Linux part")?.cgroup_driver())
 }
 
 fn scratch() -> Result<(TempDir, Network)> {

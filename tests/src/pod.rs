@@ -95,10 +95,9 @@ impl<'a> PodBuilder<'a> {
     /// The request as it would be sent, its cgroup and log directory made.
     pub async fn request(mut self) -> Result<wire::RunPodSandboxRequest> {
         let uid = self.config.metadata.as_ref().map(|metadata| metadata.uid.clone()).unwrap_or_default();
-        let parent = self.kubelet.cgroup_parent(&uid).await?;
         let linux = self.config.linux.get_or_insert_default();
         if linux.cgroup_parent.is_empty() {
-            linux.cgroup_parent = parent;
+            linux.cgroup_parent = self.kubelet.node().make_pod_cgroup(&uid)?;
         }
         if !self.config.log_directory.is_empty() {
             fs::create_dir_all(&self.config.log_directory).context("make the pod's log directory")?;

@@ -23,7 +23,7 @@ pub struct Generator {
     state: u64,
     /// Below which everything is made that a request names.
     dir: String,
-    cgroup: String,
+    cgroups: [String; 2],
     /// Ids and names that answers contained.
     known: Vec<String>,
     pod: Vec<u8>,
@@ -42,7 +42,7 @@ impl Generator {
             // Zero would stay zero.
             state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             dir: dir.join("random").display().to_string(),
-            cgroup: node.cgroup().to_owned(),
+            cgroups: ["random", "other/below"].map(|uid| node.pod_cgroup(uid)),
             known: vec![good.1.pod_sandbox_id.clone()],
             pod: good.0.encode_to_vec(),
             container: good.1.encode_to_vec(),
@@ -208,9 +208,9 @@ impl Generator {
         if self.one_in(40) {
             return "x".repeat(9000);
         }
-        let (dir, cgroup) = (self.dir.clone(), self.cgroup.clone());
+        let (dir, cgroups) = (self.dir.clone(), self.cgroups.clone());
         match field {
-            "cgroup_parent" => format!("{cgroup}/{}", self.pick(&["random", "other/below"])),
+            "cgroup_parent" => self.pick(&[&cgroups[0], &cgroups[1]]).to_owned(),
             "host_path" => match self.pick(&["", "file", "device", "none", "usr"]) {
                 "usr" => "/usr".to_owned(),
                 "device" => "/dev/null".to_owned(),

@@ -34,7 +34,7 @@ async fn reboot(kubelet: &Kubelet, containers: &[&Container<'_>]) -> Result {
     }
     fs::remove_dir_all(node.state())?;
     fs::remove_dir_all(node.dir().join("netns"))?;
-    corten_tests::cgroup::remove(node.cgroup())?;
+    node.remove_cgroup()?;
     node.network().forget_rules();
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     let other = "00000000-0000-4000-8000-000000000000";

@@ -136,7 +136,8 @@ fn numbers_are_told_in_tables_and_as_json() {
         let usage = json_of(kubelet, &["imagefsinfo"])?;
         assert!(usage["status"]["imageFilesystems"][0]["fsId"]["mountpoint"].is_string(), "{usage}");
         assert!(run(kubelet, &["imagefsinfo", "-o", "table"])?.contains("MOUNTPOINT"));
-        assert!(run(kubelet, &["runtime-config"])?.contains("cgroup driver: CGROUPFS"));
+        let driver = format!("cgroup driver: {}", kubelet.node().driver().as_str_name());
+        assert!(run(kubelet, &["runtime-config"])?.contains(&driver), "{driver}");
         assert_eq!(run(kubelet, &["update", "--memory", "33554432", short])?, short);
         assert_eq!(container.cgroup().await?.memory_limit()?, Some(32 << 20));
         Ok(())

@@ -73,7 +73,9 @@ fn containers_are_in_the_pods_cgroup_by_their_id() {
         let cgroup = container.cgroup().await?;
         let path = cgroup.path("memory")?;
         assert!(path.starts_with(parent.as_str()), "{path} is not below {parent}");
-        assert!(path.ends_with(&container.id), "{path} does not end with the container's id");
+        // With systemd it is a scope.
+        let name = path.trim_end_matches(".scope");
+        assert!(name.ends_with(&container.id), "{path} does not end with the container's id");
         Ok(())
     });
 }

@@ -221,7 +221,8 @@ impl Session {
                 came.extend(&read.as_bytes()[at + text.len()..]);
                 return Ok(read[..at + text.len()].to_owned());
             }
-            let more = tokio::time::timeout(crate::wait::PATIENCE, self.more()).await;
+            let more =
+                tokio::time::timeout(crate::wait::PATIENCE * crate::wait::slowness(), self.more()).await;
             let more = more.with_context(|| format!("no {text:?} after {read:?}"))??;
             if !more {
                 bail!("the session ended without {text:?}: {:?}", self.came);
@@ -235,7 +236,9 @@ impl Session {
             while self.more().await? {}
             anyhow::Ok(())
         };
-        tokio::time::timeout(crate::wait::PATIENCE * 3, all).await.context("the session does not end")??;
+        tokio::time::timeout(crate::wait::PATIENCE * crate::wait::slowness() * 3, all)
+            .await
+            .context("the session does not end")??;
         let mut take = |channel| self.came.remove(&channel).unwrap_or_default();
         Ok(Ended { stdout: take(STDOUT), stderr: take(STDERR), error: take(ERROR) })
     }
