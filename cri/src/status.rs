@@ -97,9 +97,19 @@ fn pod_code(error: &pod::Error) -> Code {
         pod::Error::Record { .. } | pod::Error::Spec { .. } | pod::Error::TaskLost { .. } => Code::Internal,
         pod::Error::RecursiveReadOnly { .. } => Code::FailedPrecondition,
         pod::Error::Runtime { source, .. } => runtime_code(source),
+        pod::Error::Selinux { source } => selinux_code(source),
         pod::Error::Teardown { .. } => Code::Internal,
         pod::Error::TooSlow { .. } => Code::ResourceExhausted,
         pod::Error::WrongState { .. } => Code::FailedPrecondition,
+    }
+}
+
+fn selinux_code(error: &runtime::selinux::Error) -> Code {
+    match error {
+        runtime::selinux::Error::Unknown { .. } => Code::InvalidArgument,
+        runtime::selinux::Error::Policy { .. } | runtime::selinux::Error::File { .. } => {
+            Code::FailedPrecondition
+        }
     }
 }
 

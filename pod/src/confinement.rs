@@ -1,12 +1,20 @@
 //! What the kernel's security modules confine a container to, decided from what is asked for and what the node has.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use runtime::apparmor;
+use runtime::selinux::{Labels, Selinux, Wanted};
 
-use crate::config::{PodConfig, Profile, SecurityContext};
+use crate::config::{
+    ContainerConfig, PidMode, PodConfig, PodOrNode, Profile, SecurityContext, SelinuxOptions,
+};
 use crate::error::{Error, Result};
 use crate::node::Node;
+use crate::sandbox::Sandbox;
+
+/// How many levels are tried until one is nobody's.
+const LEVELS: usize = 1000;
 
 const FIELD: &str = "linux.security_context.apparmor";
 
@@ -15,6 +23,8 @@ const FIELD: &str = "linux.security_context.apparmor";
 pub(crate) struct Confinement {
     /// A loaded profile; none for none.
     pub apparmor: Option<String>,
+    /// SELinux' labels; none where it is off or does not separate the container.
+    pub selinux: Option<Labels>,
 }
 
 impl Node {
@@ -22,11 +32,18 @@ impl Node {
     ///
     /// Pause, which is Corten's and never executes anything, has no profile.
     pub(crate) async fn check_confinement(&self, pod: &PodConfig) -> Result<()> {
-        self.confinement(&pod.security).await.map(drop)
+        self.apparmor(&pod.security).await.map(drop)
     }
 
     /// What is to be put on, loaded and ready.
-    pub(crate) async fn confinement(&self, security: &SecurityContext) -> Result<Confinement> {
+    pub(crate) async fn confinement(&self, pod: &Sandbox, config: &ContainerConfig) -> Result<Confinement> {
+        Ok(Confinement {
+            apparmor: self.apparmor(&config.security).await?,
+            selinux: self.container_labels(pod, config)?,
+        })
+    }
+
+    async fn apparmor(&self, security: &SecurityContext) -> Result<Option<String>> {
         let profile = profile(security, self.runtime.host().apparmor)?;
         match profile.as_deref() {
             None => {}
@@ -38,8 +55,103 @@ impl Node {
                 }
             }
         }
-        Ok(Confinement { apparmor: profile })
+        Ok(profile)
     }
+
+    /// The labels of a new pod's containers: a level of its own, unless one is asked for.
+    pub(crate) fn pod_labels(&self, config: &PodConfig) -> Result<Option<Labels>> {
+        let Some(selinux) = self.selinux.as_ref().filter(|_| is_separated(config)) else { return Ok(None) };
+        let mut options = config.security.selinux.clone().unwrap_or_default();
+        let others: Vec<String> =
+            self.table.pods().iter().filter_map(|pod| pod.labels()).map(|labels| labels.mount).collect();
+        let is_given = !options.level.is_empty();
+        for _ in 0..LEVELS {
+            if !is_given {
+                options.level = random_level()?;
+            }
+            let labels = labels(selinux, &options)?;
+            // The level of an ended pod may come again: nothing of it is left.
+            if is_given || !others.contains(&labels.mount) {
+                return Ok(Some(labels));
+            }
+        }
+        let reason = "every level that was tried is another pod's: give selinux_options.level";
+        Err(Error::invalid("config.linux.security_context.selinux_options", reason))
+    }
+
+    /// The pod's, or what the container asks for on the pod's level.
+    fn container_labels(&self, pod: &Sandbox, config: &ContainerConfig) -> Result<Option<Labels>> {
+        let Some(of_pod) = pod.labels().filter(|_| !config.security.privileged) else { return Ok(None) };
+        if let Some(mount) =
+            config.mounts.iter().find(|mount| mount.selinux_relabel && is_system(&mount.host_path))
+        {
+            let reason = format!("{} is the node's own: it is not relabelled", mount.host_path.display());
+            return Err(Error::invalid("config.mounts.selinux_relabel", reason));
+        }
+        let (Some(selinux), Some(options)) = (&self.selinux, &config.security.selinux) else {
+            return Ok(Some(of_pod));
+        };
+        let mut options = options.clone();
+        if options.level.is_empty() {
+            options.level = of_pod.process.splitn(4, ':').nth(3).unwrap_or_default().to_owned();
+        }
+        labels(selinux, &options).map(Some)
+    }
+}
+
+/// Who is privileged, or sees the node's processes or its System V IPC, is not kept apart from it, as with CRI-O.
+fn is_separated(config: &PodConfig) -> bool {
+    let security = &config.security;
+    let namespaces = &security.namespaces;
+    !security.privileged && namespaces.pid != PidMode::Node && namespaces.ipc != PodOrNode::Node
+}
+
+fn labels(selinux: &Selinux, options: &SelinuxOptions) -> Result<Labels> {
+    let SelinuxOptions { user, role, kind, level } = options;
+    let labels = selinux.labels(Wanted { user, role, kind, level });
+    labels.map_err(|source| Error::Selinux { source: Arc::new(source) })
+}
+
+/// Two categories of the 1024 that policies have, in their order.
+fn random_level() -> Result<String> {
+    let id = crate::id::random()?;
+    let number = |digits: Option<&str>| digits.and_then(|digits| u16::from_str_radix(digits, 16).ok());
+    let (one, other) = (number(id.get(..4)).unwrap_or(0) % 1024, number(id.get(4..8)).unwrap_or(0) % 1023);
+    // Never the same one twice.
+    let other = if other >= one { other + 1 } else { other };
+    Ok(format!("s0:c{},c{}", one.min(other), one.max(other)))
+}
+
+/// Places that the whole node relies on.
+fn is_system(path: &Path) -> bool {
+    const PLACES: [&str; 23] = [
+        "/",
+        "/bin",
+        "/boot",
+        "/dev",
+        "/etc",
+        "/home",
+        "/lib",
+        "/lib64",
+        "/media",
+        "/opt",
+        "/proc",
+        "/root",
+        "/run",
+        "/sbin",
+        "/srv",
+        "/sys",
+        "/tmp",
+        "/usr",
+        "/var",
+        "/var/cache",
+        "/var/lib",
+        "/var/log",
+        "/var/tmp",
+    ];
+    let path: PathBuf = path.components().collect();
+    ["/dev", "/proc", "/sys"].iter().any(|top| path.starts_with(top))
+        || PLACES.iter().any(|place| path == Path::new(place))
 }
 
 /// The profile's name. Where nothing is asked for, it is Corten's own; privileged containers get only what they name.
@@ -105,6 +217,32 @@ mod tests {
                 Ok(profile) => assert!(!is_refused && profile.is_none(), "{asked:?}"),
                 Err(error) => assert!(is_refused && error.to_string().contains("AppArmor is off"), "{error}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_level_has_two_categories_in_their_order() {
+        for _ in 0..2000 {
+            let level = random_level().unwrap();
+            let (one, other) = level.strip_prefix("s0:c").unwrap().split_once(",c").unwrap();
+            let (one, other): (u16, u16) = (one.parse().unwrap(), other.parse().unwrap());
+            assert!(one < other && other < 1024, "{level}");
+        }
+    }
+
+    #[test]
+    fn the_nodes_own_places_are_not_relabelled() {
+        for (path, expected) in [
+            ("/", true),
+            ("/etc", true),
+            ("/etc/", true),
+            ("/etc/./", true),
+            ("/proc/1", true),
+            ("/sys/fs", true),
+            ("/etc/app", false),
+            ("/var/lib/kubelet/pods/x/volumes/y", false),
+        ] {
+            assert_eq!(is_system(Path::new(path)), expected, "{path}");
         }
     }
 }

@@ -145,6 +145,12 @@ pub enum Error {
         /// The cause.
         source: Arc<runtime::Error>,
     },
+    /// SELinux is on, and a label cannot be had or put on.
+    #[error("label a pod for SELinux")]
+    Selinux {
+        /// The cause.
+        source: Arc<runtime::selinux::Error>,
+    },
     /// The OCI spec could not be put together.
     #[error("build the OCI spec of container {id}")]
     Spec {

@@ -9,6 +9,7 @@ use image::Images;
 use network::Network;
 use runtime::Runtime;
 use runtime::cgroup::Layout;
+use runtime::selinux::Selinux;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{ContainerMetadata, PodMetadata};
@@ -96,6 +97,8 @@ pub(crate) struct Node {
     /// How many cgroups are kept open.
     pub meters: Meters,
     pub host_facts: HostFacts,
+    /// None where it is off.
+    pub selinux: Option<Selinux>,
     pub filters: Filters,
     pub handlers: Handlers,
     pub running_pods: Tasks<PodMetadata, String>,
@@ -131,6 +134,7 @@ impl Node {
             walker: Walker::new(),
             meters: Meters::new(),
             host_facts,
+            selinux: Selinux::detect(),
             filters: Filters::default(),
             handlers: Handlers::new(&config.handlers),
             running_pods: Tasks::new("RunPodSandbox"),

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use oci_spec::runtime::Spec;
+use runtime::selinux::Labels;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +38,9 @@ pub(crate) struct PodRecord {
     /// The cgroup of its enclosure, where its handler makes such.
     #[serde(default)]
     pub enclosure: Option<String>,
+    /// What its containers are labelled with; none where SELinux is off or does not separate them.
+    #[serde(default)]
+    pub selinux: Option<Labels>,
 }
 
 /// How far a pod has come; it only moves down this list.

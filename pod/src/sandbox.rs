@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use runtime::Monitor;
+use runtime::selinux::Labels;
 use tokio::sync::watch;
 
 use crate::config::{PodConfig, PodOrNode};
@@ -88,6 +89,11 @@ impl Sandbox {
 
     pub(crate) fn enclosure(&self) -> Option<String> {
         self.lock().record.enclosure.clone()
+    }
+
+    /// What its containers are labelled with by SELinux.
+    pub(crate) fn labels(&self) -> Option<Labels> {
+        self.lock().record.selinux.clone()
     }
 
     pub(crate) fn ips(&self) -> Vec<std::net::IpAddr> {

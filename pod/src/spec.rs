@@ -107,6 +107,9 @@ fn assemble(
     if let Some(seccomp) = inputs.seccomp.clone() {
         linux = linux.seccomp(seccomp);
     }
+    if let Some(labels) = &inputs.confinement.selinux {
+        linux = linux.mount_label(labels.mount.clone());
+    }
     if let Some(ids) = wanted_users(inputs) {
         linux = linux.uid_mappings(vec![mapping(ids)?]).gid_mappings(vec![mapping(ids)?]);
     }

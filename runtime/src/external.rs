@@ -145,6 +145,7 @@ impl Handler {
             rootfs: bundle.rootfs_text().map_err(Error::Spec)?,
             volumes: translated.volumes,
             sources: translated.sources,
+            relabelled: translated.relabelled,
             oom_score_adj: translated.oom_score_adj,
             terminal: translated.terminal,
         };

@@ -12,6 +12,7 @@ use rustix::mount::{FsOpenFlags, fsconfig_set_flag, fsconfig_set_string, fsopen}
 use serde::{Deserialize, Serialize};
 
 use crate::capabilities::Set;
+use crate::selinux::Selinux;
 use crate::{apparmor, sys};
 
 mod idmap;
@@ -60,7 +61,7 @@ impl Host {
             capabilities: capabilities.names().collect(),
             sys_resource: capabilities.contains(Set::SYS_RESOURCE),
             apparmor: apparmor::is_on(),
-            selinux: fs::exists("/sys/fs/selinux/enforce").unwrap_or(false),
+            selinux: Selinux::detect().is_some(),
             seccomp: fs::exists("/proc/sys/kernel/seccomp/actions_avail").unwrap_or(false),
             openat2: has_openat2(),
             mount_setattr,
@@ -92,10 +93,6 @@ impl Host {
                 "CAP_SYS_RESOURCE is missing: oom_score_adj and rlimits are set as far as allowed",
             ),
             (self.apparmor, "AppArmor is off: pods that name a profile are refused"),
-            (
-                !self.selinux,
-                "SELinux is on, which this release does not label for: pods with SELinux options are refused",
-            ),
             (self.seccomp, "the kernel has no seccomp filters: pods with a profile are refused"),
             (
                 self.idmapped_mounts,
@@ -208,7 +205,7 @@ mod tests {
             user_namespaces: false,
             overlay_layers: false,
         };
-        assert_eq!(host.missing().len(), 7);
+        assert_eq!(host.missing().len(), 6);
         assert!(host.unfit().is_some_and(|reason| reason.contains("openat2")));
     }
 }

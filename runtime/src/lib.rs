@@ -18,6 +18,7 @@ pub mod plan;
 mod processes;
 mod seal;
 pub mod seccomp;
+pub mod selinux;
 pub mod sys;
 mod terminal;
 

@@ -12,6 +12,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::Failure;
 use crate::native::home;
+use crate::native::overlay::{Stack, Top};
 
 /// The layers of an image.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +23,8 @@ pub struct Layers<'a> {
     pub lowers: &'a [String],
     /// The user namespace whose ids the files get; none for those that they have.
     pub users: Option<BorrowedFd<'a>>,
+    /// SELinux' context of the files.
+    pub label: Option<&'a str>,
 }
 
 /// Mounts an image's layers, read-only, on the directory `place`; `bottom` is an empty directory.
@@ -31,9 +34,12 @@ pub struct Layers<'a> {
 pub fn image(layers: Layers<'_>, bottom: &Path, place: &Path) -> Result<(), Failure> {
     let lowers = layers.lowers.iter().map(|name| c_string(name.as_bytes())).collect::<Result<Vec<_>, _>>()?;
     let (dir, bottom, place) = (c_path(layers.dir)?, c_path(bottom)?, c_path(place)?);
+    let label = layers.label.map(|label| c_string(label.as_bytes())).transpose()?;
+    let top = Top::Nothing { bottom: &bottom };
+    let stack = Stack { layers: &dir, lowers: &lowers, top, label: label.as_deref() };
     match layers.users {
-        None => home::stack(&dir, &lowers, &bottom, &place),
-        Some(users) => home::stack_with_ids((&dir, &lowers), &bottom, &place, users),
+        None => home::stack(&stack, &place),
+        Some(users) => home::stack_with_ids(&stack, &place, users),
     }
 }
 
@@ -61,13 +67,15 @@ pub fn is_mounted(path: &Path) -> io::Result<bool> {
 }
 
 /// Mounts a tmpfs of at most `bytes`, writable by everyone, as `/dev/shm` is (shm_overview(7)), of user and
-/// group `owner`.
+/// group `owner`; with SELinux' context `label`.
 ///
 /// # Errors
 /// What mount(2) says.
-pub fn shared_memory(dir: &Path, bytes: u64, owner: u32) -> io::Result<()> {
+pub fn shared_memory(dir: &Path, bytes: u64, owner: u32, label: Option<&str>) -> io::Result<()> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    let options = format!("mode=1777,size={bytes},uid={owner},gid={owner}");
+    // Quoted, since a level has commas.
+    let label = label.map(|label| format!(",context=\"{label}\"")).unwrap_or_default();
+    let options = format!("mode=1777,size={bytes},uid={owner},gid={owner}{label}");
     let options = CString::new(options).map_err(io::Error::other)?;
     Ok(rustix::mount::mount("shm", dir, "tmpfs", flags, options.as_c_str())?)
 }

@@ -20,6 +20,7 @@ pub(crate) mod steps;
 mod text;
 mod users;
 
+pub(crate) use mounts::RELABEL;
 pub(crate) use text::{container_path, host_path, string};
 
 /// Where a container's root file system is made from.
@@ -91,7 +92,9 @@ fn container_steps(
     let namespaces = linux::namespaces(linux)?;
     let users = users::compile(linux)?;
     let (devices, far_devices) = linux::devices(linux, users)?;
-    let mounts = mounts::compile(spec.mounts().as_deref().unwrap_or_default(), users)?;
+    let root = root(spec, rootfs)?;
+    let mut mounts = mounts::compile(spec.mounts().as_deref().unwrap_or_default(), users)?;
+    mounts::label(&mut mounts, root.label.as_ref());
     let process = process::compile(process, filter)?;
     users::check(users, &process)?;
     users::check_namespaces(users, namespaces)?;
@@ -100,7 +103,7 @@ fn container_steps(
     }
     Ok(steps::Container {
         namespaces,
-        root: root(spec, rootfs)?,
+        root,
         mounts,
         devices,
         far_devices,
@@ -156,6 +159,7 @@ pub(crate) fn root(spec: &Spec, rootfs: &Rootfs) -> Result<steps::Root, Error> {
         work: text::host_path("rootfs.work", &rootfs.work)?,
         readonly: spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false),
         propagation,
+        label: process::label("linux.mountLabel", linux.mount_label().as_deref())?,
     })
 }
 

@@ -70,7 +70,7 @@ impl Node {
         }
         users::check_container(&pod.config, &mut config)?;
         config.resources.take_swap_for_none(&Resources::default());
-        let source = self.source(&config).await?;
+        let source = self.source(&pod, &config).await?;
         let container = Arc::new(self.new_container(&pod, config, &source)?);
         self.table.insert_container(container.clone())?;
         let gate = container.gate.lock().await;
@@ -92,7 +92,7 @@ impl Node {
     }
 
     /// Finds the image and who the container runs as in it.
-    async fn source(&self, config: &ContainerConfig) -> Result<Source> {
+    async fn source(&self, pod: &Sandbox, config: &ContainerConfig) -> Result<Source> {
         let name = &config.image;
         let image = self.images.find(name).ok_or_else(|| Error::ImageNotFound { name: name.clone() })?;
         if let Some(kind) = &image.artifact_type {
@@ -111,7 +111,7 @@ impl Node {
             lease,
             resolved,
             volumes: self.volumes(&config.image_volumes)?,
-            confinement: self.confinement(&config.security).await?,
+            confinement: self.confinement(pod, config).await?,
         })
     }
 

@@ -51,6 +51,7 @@ impl Node {
     pub(crate) fn mount_volumes(&self, container: &Container, volumes: &[Volume]) -> Result<Vec<PathBuf>> {
         let _homes = container.pod.homes.lock().unwrap_or_else(PoisonError::into_inner);
         let users = if volumes.is_empty() { None } else { container.pod.user_namespace()? };
+        let label = container.pod.labels().map(|labels| labels.mount);
         let wanted = container.config.image_volumes.iter().zip(volumes).enumerate();
         let mounted = wanted.map(|(number, (wanted, volume))| {
             let home = home(&container.pod.dir, volume.image.digest().hex());
@@ -63,6 +64,7 @@ impl Node {
                     dir: volume.lease.layers_dir(),
                     lowers: volume.lease.lowers(),
                     users: users.as_ref().map(AsFd::as_fd),
+                    label: label.as_deref(),
                 };
                 let tree = tree(&home, layers, failed)?;
                 if wanted.sub_path.as_os_str().is_empty() {

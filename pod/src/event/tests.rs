@@ -31,6 +31,7 @@ impl Scene {
             ips: Vec::new(),
             resized: None,
             enclosure: None,
+            selinux: None,
         };
         let pod = Arc::new(Sandbox::new(record, dir.path().to_owned(), events.clone()));
         table.insert_pod(pod.clone()).unwrap();

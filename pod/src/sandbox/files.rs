@@ -3,7 +3,9 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
+use super::Sandbox;
 use crate::config::{Dns, PodConfig, PodOrNode};
 use crate::container::volumes;
 use crate::error::{Error, Result};
@@ -12,7 +14,8 @@ use crate::error::{Error, Result};
 const SHM_BYTES: u64 = 64 << 20;
 
 /// Writes the pod's files into its state directory and mounts its `/dev/shm`.
-pub(crate) fn create(dir: &Path, config: &PodConfig, hostname: &str) -> Result<()> {
+pub(crate) fn create(pod: &Sandbox, hostname: &str) -> Result<()> {
+    let (dir, config, label) = (&pod.dir, &pod.config, pod.labels().map(|labels| labels.mount));
     let resolv_conf = match &config.dns {
         Some(dns) => resolv_conf(dns)?,
         None => host_file("/etc/resolv.conf"),
@@ -24,12 +27,19 @@ pub(crate) fn create(dir: &Path, config: &PodConfig, hostname: &str) -> Result<(
     if config.security.namespaces.ipc == PodOrNode::Pod {
         let shm = dir.join("shm");
         fs::create_dir_all(&shm).map_err(Error::file("make directory", &shm))?;
-        runtime::mount::shared_memory(&shm, SHM_BYTES, root).map_err(Error::file("mount tmpfs on", &shm))?;
+        runtime::mount::shared_memory(&shm, SHM_BYTES, root, label.as_deref())
+            .map_err(Error::file("mount tmpfs on", &shm))?;
     }
     if root != 0 {
         for name in ["hostname", "resolv.conf", "hosts"] {
             let path = dir.join(name);
             std::os::unix::fs::lchown(&path, Some(root), Some(root)).map_err(Error::file("own", &path))?;
+        }
+    }
+    if let Some(label) = label {
+        for name in ["hostname", "resolv.conf", "hosts"] {
+            let labelled = runtime::selinux::label(&dir.join(name), &label);
+            labelled.map_err(|source| Error::Selinux { source: Arc::new(source) })?;
         }
     }
     Ok(())

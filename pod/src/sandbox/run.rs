@@ -55,18 +55,19 @@ impl Node {
     }
 
     fn new_sandbox(&self, config: PodConfig) -> Result<Sandbox> {
-        let id = id::random()?;
+        let (id, config) = (id::random()?, Arc::new(config));
         let dir = self.pod_dir(&id);
         let record = PodRecord {
             id,
             boot_id: self.boot_id.clone(),
-            config: Arc::new(config),
+            config: config.clone(),
             created_at_ns: now_ns(),
             phase: PodPhase::Creating,
             netns: None,
             ips: Vec::new(),
             resized: None,
             enclosure: None,
+            selinux: self.pod_labels(&config)?,
         };
         Ok(Sandbox::new(record, dir, self.events.clone()))
     }
@@ -118,7 +119,7 @@ impl Node {
                 .mode(0o700)
                 .create(&pod.dir)
                 .map_err(Error::file("make directory", &pod.dir))?;
-            files::create(&pod.dir, &pod.config, &files::hostname(&pod.config)?)?;
+            files::create(&pod, &files::hostname(&pod.config)?)?;
             match place {
                 None => Ok(runtime::Network::Node),
                 Some(_) if pod.config.security.namespaces.users.is_some() => Ok(runtime::Network::New),

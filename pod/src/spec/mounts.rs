@@ -89,7 +89,8 @@ fn image_volumes(inputs: &Inputs<'_>) -> Result<Vec<Mount>, OciSpecError> {
 
 /// The request's binds and images, parents before what lies below them.
 fn binds(inputs: &Inputs<'_>) -> Result<Vec<Mount>, OciSpecError> {
-    let binds = inputs.container.mounts.iter().map(bind);
+    let relabels = inputs.confinement.selinux.is_some();
+    let binds = inputs.container.mounts.iter().map(|mount| bind(mount, relabels));
     let volumes = inputs.container.image_volumes.iter().zip(inputs.image_volumes);
     let images = volumes.map(|(volume, home)| {
         let place = lexical(&volume.container_path);
@@ -101,7 +102,7 @@ fn binds(inputs: &Inputs<'_>) -> Result<Vec<Mount>, OciSpecError> {
     Ok(wanted)
 }
 
-fn bind(wanted: &crate::config::Mount) -> Result<Mount, OciSpecError> {
+fn bind(wanted: &crate::config::Mount, relabels: bool) -> Result<Mount, OciSpecError> {
     let propagation = match wanted.propagation {
         Propagation::Bidirectional => "rshared",
         Propagation::HostToContainer => "rslave",
@@ -114,7 +115,12 @@ fn bind(wanted: &crate::config::Mount) -> Result<Mount, OciSpecError> {
     };
     let place = lexical(&wanted.container_path);
     let source = wanted.host_path.to_string_lossy();
-    let mut bind = mount(&place.to_string_lossy(), "bind", &source, &["rbind", propagation, access])?;
+    let mut options = vec!["rbind", propagation, access];
+    if wanted.selinux_relabel && relabels {
+        // The runtime's own word.
+        options.push("relabel");
+    }
+    let mut bind = mount(&place.to_string_lossy(), "bind", &source, &options)?;
     if let Some(ids) = wanted.users {
         bind.set_uid_mappings(Some(vec![mapping(ids)?]));
         bind.set_gid_mappings(Some(vec![mapping(ids)?]));

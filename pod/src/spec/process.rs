@@ -60,6 +60,9 @@ pub(crate) fn build(inputs: &Inputs<'_>, args: Vec<String>, sets: Sets) -> Resul
     if let Some(profile) = &inputs.confinement.apparmor {
         process = process.apparmor_profile(profile.clone());
     }
+    if let Some(labels) = &inputs.confinement.selinux {
+        process = process.selinux_label(labels.process.clone());
+    }
     process.build()
 }
 

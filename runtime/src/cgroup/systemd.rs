@@ -37,6 +37,9 @@ pub(super) struct Systemd {
     runtime: Handle,
     /// Made at the first use, and again when it broke. The lock is held while it is made.
     connection: Mutex<Option<Connection>>,
+    /// The bus; none for the system's.
+    address: Option<String>,
+    deadline: Duration,
 }
 
 /// When a scope ends with the machine.
@@ -76,7 +79,8 @@ pub enum Failure {
 impl Systemd {
     /// To be called within a tokio runtime.
     pub(super) fn new() -> Self {
-        Self { runtime: Handle::current(), connection: Mutex::new(None) }
+        let connection = Mutex::new(None);
+        Self { runtime: Handle::current(), connection, address: None, deadline: DEADLINE }
     }
 
     /// Whether systemd is the host's service manager, sd_booted(3).
@@ -152,8 +156,8 @@ impl Systemd {
     ) -> Result<T, Error> {
         let asked = async { ask(self.manager().await?).await };
         let answer = self.runtime.block_on(async {
-            let answer = tokio::time::timeout(DEADLINE, asked).await;
-            let answer = answer.unwrap_or(Err(Failure::Timeout(DEADLINE.as_secs())));
+            let answer = tokio::time::timeout(self.deadline, asked).await;
+            let answer = answer.unwrap_or(Err(Failure::Timeout(self.deadline.as_secs())));
             if answer.as_ref().is_err_and(Failure::is_of_the_connection) {
                 // The next one makes a new connection.
                 self.connection.lock().await.take();
@@ -168,7 +172,10 @@ impl Systemd {
         if let Some(connection) = connection.as_ref() {
             return Ok(ManagerProxy::new(connection).await?);
         }
-        let made = Connection::system().await?;
+        let made = match &self.address {
+            None => Connection::system().await?,
+            Some(address) => zbus::connection::Builder::address(address.as_str())?.build().await?,
+        };
         let manager = ManagerProxy::new(&made).await?;
         // Without it systemd tells nobody how jobs end.
         match manager.subscribe().await {
@@ -229,3 +236,6 @@ impl From<zbus::Error> for Failure {
         Self::Bus(Box::new(error))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,8 @@ pub(crate) struct Create {
     pub(crate) volumes: Vec<Volume>,
     /// Sources of binds; a directory is made where one is missing.
     pub(crate) sources: Vec<CString>,
+    /// Those of them whose files get the root file system's SELinux label, as volumes do.
+    pub(crate) relabelled: Vec<CString>,
     pub(crate) oom_score_adj: i32,
     pub(crate) terminal: bool,
 }

@@ -10,7 +10,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::Kind;
 use super::steps::Volume;
-use crate::plan::{self, Error};
+use crate::plan::{self, Error, RELABEL};
 
 /// A spec for another runtime, and what its driver does before.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub(super) struct Translated {
     pub(super) spec: Spec,
     pub(super) volumes: Vec<Volume>,
     pub(super) sources: Vec<CString>,
+    /// Those of the sources whose files get the container's SELinux label.
+    pub(super) relabelled: Vec<CString>,
     pub(super) oom_score_adj: i32,
     pub(super) terminal: bool,
 }
@@ -28,11 +30,17 @@ pub(super) fn container(mut spec: Spec, kind: Kind) -> Result<Translated, Error>
     let (oom_score_adj, terminal) =
         (process.oom_score_adj().unwrap_or(0), process.terminal().unwrap_or(false));
     spec.set_process(Some(self::process(process)));
-    let (mut volumes, mut sources) = (Vec::new(), Vec::new());
+    let (mut volumes, mut sources, mut relabelled) = (Vec::new(), Vec::new(), Vec::new());
     for mount in spec.mounts_mut().iter_mut().flatten() {
         match mount.typ().as_deref() {
             Some("volume") => volumes.push(volume(mount)?),
-            Some("bind") => sources.extend(source(mount)?),
+            Some("bind") => {
+                let source = source(mount)?;
+                if take_word(mount, RELABEL) {
+                    relabelled.extend(source.clone());
+                }
+                sources.extend(source);
+            }
             _ => {}
         }
     }
@@ -45,7 +53,7 @@ pub(super) fn container(mut spec: Spec, kind: Kind) -> Result<Translated, Error>
         devices.set_devices(resources.devices().clone());
         *resources = devices;
     }
-    Ok(Translated { spec, volumes, sources, oom_score_adj, terminal })
+    Ok(Translated { spec, volumes, sources, relabelled, oom_score_adj, terminal })
 }
 
 /// Translates a process. What needs CAP_SYS_RESOURCE is done as far as it is allowed: the driver has the OOM
@@ -63,6 +71,16 @@ fn volume(mount: &mut Mount) -> Result<Volume, Error> {
     let source = source(mount)?.ok_or(Error::Missing("mounts.source"))?;
     mount.set_typ(Some("bind".to_owned()));
     Ok(Volume { place, source })
+}
+
+/// Takes a word of Corten's own out of a mount's options; whether it was there.
+fn take_word(mount: &mut Mount, word: &str) -> bool {
+    let mut options = mount.options().clone().unwrap_or_default();
+    let before = options.len();
+    options.retain(|option| option != word);
+    let was_there = options.len() < before;
+    mount.set_options(Some(options));
+    was_there
 }
 
 fn source(mount: &Mount) -> Result<Option<CString>, Error> {

@@ -20,7 +20,12 @@ const HIDDEN: u64 =
     libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
 
 /// Hides the paths that are there.
-pub(super) fn mask(root: &Root, paths: &[CString], devices: Option<&Devices>) -> Result<(), Failure> {
+pub(super) fn mask(
+    root: &Root,
+    paths: &[CString],
+    devices: Option<&Devices>,
+    label: Option<&CString>,
+) -> Result<(), Failure> {
     // A tree can only be cloned where it is attached: the second of a kind is a clone of the first.
     let (mut empty, mut null) = (None::<OwnedFd>, None::<OwnedFd>);
     for path in paths {
@@ -32,7 +37,7 @@ pub(super) fn mask(root: &Root, paths: &[CString], devices: Option<&Devices>) ->
             (true, Some(cover), _) | (false, _, Some(cover)) => {
                 (detached::clone_fd(cover, false).during(what)?, None)
             }
-            (true, None, _) => (empty_directory()?, Some(&mut empty)),
+            (true, None, _) => (empty_directory(label)?, Some(&mut empty)),
             (false, _, None) => {
                 (null_device(root, devices).map_err(|failure| named(path, failure))?, Some(&mut null))
             }
@@ -64,8 +69,9 @@ fn found(root: &Root, path: &CStr) -> Result<Option<OwnedFd>, Errno> {
     }
 }
 
-fn empty_directory() -> Result<OwnedFd, Failure> {
-    let data = [(c"mode".into(), Some(c"755".into())), (c"size".into(), Some(c"4k".into()))];
+fn empty_directory(label: Option<&CString>) -> Result<OwnedFd, Failure> {
+    let mut data = vec![(c"mode".into(), Some(c"755".into())), (c"size".into(), Some(c"4k".into()))];
+    data.extend(label.map(|label| (c"context".into(), Some(label.clone()))));
     detached::filesystem(c"tmpfs", &data, HIDDEN)
 }
 

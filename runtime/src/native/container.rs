@@ -124,7 +124,7 @@ fn furnish(plan: &Container, stage: &Stage, root: &Root, attached: Attached) -> 
     if let Some(fd) = &null_or_terminal {
         console::fill(&stage.stdio, fd)?;
     }
-    confine::mask(root, &plan.masked, attached.devices.as_ref())?;
+    confine::mask(root, &plan.masked, attached.devices.as_ref(), plan.root.label.as_ref())?;
     confine::make_readonly(root, &plan.readonly)?;
     command::make_directory(root, &plan.process.cwd)
 }

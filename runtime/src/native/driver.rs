@@ -23,7 +23,7 @@ use super::failure::{Context, Failure};
 use super::link::{self, FailureKind, FromStage, ToStage};
 use super::overlay::{self, Stack};
 use super::root::{Root, make_host_directory};
-use super::{Stage, entrance, settings, volume};
+use super::{Stage, entrance, relabel, settings, volume};
 use crate::external::steps::{Create, Exec, Target};
 use crate::sys::clone;
 
@@ -109,11 +109,15 @@ fn furnish(plan: &Create) -> Result<(), Failure> {
             make_host_directory(source).during(|| format!("make {}", source.to_string_lossy()))?;
         }
     }
+    for source in &plan.relabelled {
+        label(plan, source)?;
+    }
     for wanted in &plan.volumes {
         let source = || format!("make {}", wanted.source.to_string_lossy());
         make_host_directory(&wanted.source).during(source)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let volume = rustix::fs::openat(CWD, &wanted.source, flags, Mode::empty()).during(source)?;
+        label(plan, &wanted.source)?;
         match root.find(&wanted.place) {
             Ok(there) => volume::fill(&there, &volume)?,
             Err(Errno::NOENT) => {}
@@ -146,6 +150,14 @@ fn delete(target: &Target, files: &Files) {
     // The daemon does it too, when it is there.
     invoke(target, files, &[c"delete", c"--force", &target.id], Output::None).ok();
     files.remove();
+}
+
+/// Gives what the container gets from the host its SELinux label.
+fn label(plan: &Create, source: &CStr) -> Result<(), Failure> {
+    let Some(label) = plan.root.as_ref().and_then(|root| root.label.as_ref()) else { return Ok(()) };
+    let what = || format!("open {}", source.to_string_lossy());
+    let file = rustix::fs::openat(CWD, source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).during(what)?;
+    relabel::relabel(&file, label)
 }
 
 /// `create`: the command waits when this returns.

@@ -3,7 +3,7 @@
 //! Several containers of a pod bind the same home. The tree is the image's, hostile: what is looked for in it is found
 //! by descriptor and inside of it.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use nix::sched::CloneFlags;
@@ -11,21 +11,16 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 
 use super::detached::{self, show};
 use super::failure::{Context, Failure};
-use super::overlay::{self, Stack, Top};
+use super::overlay::{self, Stack};
 use super::root::Root;
 use super::sources;
 
-/// Stacks the layers on the directory `place`, read-only; `bottom` is an empty directory.
-pub(crate) fn stack(
-    layers: &CStr,
-    lowers: &[CString],
-    bottom: &CStr,
-    place: &CStr,
-) -> Result<(), crate::Failure> {
+/// Stacks the layers on the directory `place`.
+pub(crate) fn stack(stack: &Stack<'_>, place: &CStr) -> Result<(), crate::Failure> {
     let mount = || {
         // The working directory that layers are named from becomes this thread's own.
         nix::sched::unshare(CloneFlags::CLONE_FS).during(|| "leave the working directory".into())?;
-        overlay::mount_on(&Stack { layers, lowers, top: Top::Nothing { bottom } }, place).map(drop)
+        overlay::mount_on(stack, place).map(drop)
     };
     let mounted = std::thread::scope(|scope| scope.spawn(mount).join());
     mounted.unwrap_or_else(|_| Err(Failure::new("mounting the layers has a defect"))).map_err(Into::into)
@@ -33,8 +28,7 @@ pub(crate) fn stack(
 
 /// The same with the ids of a pod's user namespace.
 pub(crate) fn stack_with_ids(
-    (layers, lowers): (&CStr, &[CString]),
-    bottom: &CStr,
+    stack: &Stack<'_>,
     place: &CStr,
     users: BorrowedFd<'_>,
 ) -> Result<(), crate::Failure> {
@@ -42,7 +36,7 @@ pub(crate) fn stack_with_ids(
         // What the layers are covered with for the while is seen by this thread alone.
         nix::sched::unshare(CloneFlags::CLONE_NEWNS).during(|| "make a mount namespace".into())?;
         sources::make_private()?;
-        overlay::detached(&Stack { layers, lowers, top: Top::Nothing { bottom } }, users)
+        overlay::detached(stack, users)
     };
     let attach = |tree: OwnedFd| {
         let what = || format!("attach the layers on {}", show(place));

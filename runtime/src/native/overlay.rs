@@ -24,17 +24,19 @@ const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CL
 
 /// What is stacked.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Stack<'a> {
+pub(crate) struct Stack<'a> {
     /// The directory that the names in `lowers` are relative to.
-    pub(super) layers: &'a CStr,
+    pub(crate) layers: &'a CStr,
     /// The topmost first.
-    pub(super) lowers: &'a [CString],
-    pub(super) top: Top<'a>,
+    pub(crate) lowers: &'a [CString],
+    pub(crate) top: Top<'a>,
+    /// SELinux' context of all files.
+    pub(crate) label: Option<&'a CStr>,
 }
 
 /// What is on top of the layers.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Top<'a> {
+pub(crate) enum Top<'a> {
     /// Nothing: the tree is read-only. Overlayfs wants two layers then, so an empty directory is put below.
     Nothing { bottom: &'a CStr },
     /// The writable layer, and overlayfs' working directory.
@@ -45,7 +47,7 @@ impl<'a> Stack<'a> {
     /// A container's root.
     pub(super) fn of(root: &'a Root) -> Self {
         let top = Top::Writable { upper: &root.upper, work: &root.work };
-        Self { layers: &root.layers, lowers: &root.lowers, top }
+        Self { layers: &root.layers, lowers: &root.lowers, top, label: root.label.as_deref() }
     }
 }
 
@@ -119,6 +121,9 @@ fn by_layer(stack: &Stack<'_>, layers: &OwnedFd) -> Result<Option<OwnedFd>, Fail
     set(c"index", fsconfig_set_string(&context, c"index", c"off"))?;
     // Where a layer says that a directory moved, it is not believed.
     set(c"redirect_dir", fsconfig_set_string(&context, c"redirect_dir", c"nofollow"))?;
+    if let Some(label) = stack.label {
+        set(c"context", fsconfig_set_string(&context, c"context", label))?;
+    }
     if let Top::Writable { .. } = stack.top {
         set(c"volatile", fsconfig_set_flag(&context, c"volatile"))?;
         return detached::create(&context, c"overlay", 0).map(Some);
@@ -168,7 +173,9 @@ fn by_page(stack: &Stack<'_>, place: &CStr) -> Result<OwnedFd, Failure> {
             (MountFlags::empty(), ",upperdir=upper,workdir=work,volatile")
         }
     };
-    let data = format!("lowerdir={},index=off,redirect_dir=nofollow{more}", lowers.join(":"));
+    // Quoted, since a level has commas.
+    let label = stack.label.map(|label| format!(",context=\"{}\"", show(label))).unwrap_or_default();
+    let data = format!("lowerdir={},index=off,redirect_dir=nofollow{more}{label}", lowers.join(":"));
     let data = CString::new(data).map_err(|_| Failure::new("name the layers"))?;
     rustix::process::fchdir(&links).during(|| "enter the names of the layers".into())?;
     rustix::mount::mount(c"overlay", place, c"overlay", flags, data.as_c_str())

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use super::detached::{self, show};
 use super::devices::{self, Devices};
 use super::failure::{Context, Failure};
+use super::relabel;
 use super::root::make_host_directory;
 use super::users::{self, Users};
 use crate::plan::steps::{Attributes, Container, Kind, Mount};
@@ -116,6 +117,9 @@ fn bind(mount: &Mount, users: Option<Users<'_>>) -> Result<Option<Source>, Failu
         result => result,
     };
     let tree = tree.during(what)?;
+    if let Some(label) = &mount.label {
+        relabel::relabel(&tree, label).map_err(|failure| failure.within(what()))?;
+    }
     if let Some(users) = users.filter(|_| mapped) {
         users::map(users.namespace, &tree, source).map_err(|failure| failure.within(what()))?;
     }

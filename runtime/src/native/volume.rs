@@ -17,6 +17,7 @@ use super::failure::{Context, Failure};
 const DEPTH: usize = 100;
 const ENTRIES: usize = 200_000;
 const TIME: Duration = Duration::from_secs(60);
+const LABEL: &CStr = c"security.selinux";
 /// Largest piece that sendfile(2) is asked for.
 const PIECE: usize = 16 << 20;
 
@@ -36,13 +37,15 @@ pub(super) fn fill(from: &OwnedFd, to: &OwnedFd) -> Result<(), Failure> {
     }
     let from = rustix::fs::openat(from, c".", READ_DIRECTORY, Mode::empty())
         .during(|| "open the image's directory".into())?;
-    let mut budget = Budget { entries: ENTRIES, until: Instant::now() + TIME };
+    let mut budget = Budget { entries: ENTRIES, until: Instant::now() + TIME, label: label_of(&to) };
     copy_directory(&from, &to, &mut budget, DEPTH)
 }
 
 struct Budget {
     entries: usize,
     until: Instant,
+    /// SELinux' context of the volume, which the copies get too.
+    label: Option<Vec<u8>>,
 }
 
 impl Budget {
@@ -53,6 +56,13 @@ impl Budget {
         }
         Ok(())
     }
+}
+
+fn label_of(volume: &OwnedFd) -> Option<Vec<u8>> {
+    let mut label = vec![0; 4096];
+    let length = rustix::fs::fgetxattr(volume, LABEL, label.as_mut_slice()).ok()?;
+    label.truncate(length);
+    Some(label)
 }
 
 fn is_empty(directory: &OwnedFd) -> Result<bool, Errno> {
@@ -101,7 +111,7 @@ fn copy_directory(from: &OwnedFd, to: &OwnedFd, budget: &mut Budget, depth: usiz
             _ => {}
         }
     }
-    copy_metadata(from, to).during(|| "copy the attributes of a directory".into())
+    copy_metadata(from, to, budget).during(|| "copy the attributes of a directory".into())
 }
 
 fn copy_file((from, to): (&OwnedFd, &OwnedFd), name: &CStr, budget: &mut Budget) -> Result<(), Failure> {
@@ -118,7 +128,7 @@ fn copy_file((from, to): (&OwnedFd, &OwnedFd), name: &CStr, budget: &mut Budget)
             Err(errno) => return Err(errno).during(what),
         }
     }
-    copy_metadata(&source, &copy).during(what)
+    copy_metadata(&source, &copy, budget).during(what)
 }
 
 fn copy_link((from, to): (&OwnedFd, &OwnedFd), name: &CStr, stat: &Stat) -> Result<(), Errno> {
@@ -133,11 +143,14 @@ fn own(to: &OwnedFd, name: &CStr, stat: &Stat) -> Result<(), Errno> {
 }
 
 /// Owner first: changing it clears the bits of set-user-id programs and file capabilities.
-fn copy_metadata(from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
+fn copy_metadata(from: &OwnedFd, to: &OwnedFd, budget: &Budget) -> Result<(), Errno> {
     let stat = rustix::fs::fstat(from)?;
     rustix::fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
     rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
     copy_attributes(from, to)?;
+    if let Some(label) = &budget.label {
+        rustix::fs::fsetxattr(to, LABEL, label, XattrFlags::empty())?;
+    }
     let nanoseconds = |nanoseconds| i64::try_from(nanoseconds).unwrap_or(0);
     let times = Timestamps {
         last_access: Timespec { tv_sec: stat.st_atime, tv_nsec: nanoseconds(stat.st_atime_nsec) },

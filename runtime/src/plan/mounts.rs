@@ -16,7 +16,10 @@ pub(super) fn compile(mounts: &[SpecMount], users: Option<IdMap>) -> Result<Vec<
     if !compiled.iter().any(|mount| mount.target.as_bytes() == b"dev") {
         let data = vec![(c"mode".into(), Some(c"755".into())), (c"size".into(), Some(c"65536k".into()))];
         let attributes = Attributes { own: libc::MOUNT_ATTR_NOSUID, ..Attributes::default() };
-        compiled.insert(0, Mount { target: c"dev".into(), kind: Kind::Devices { data }, attributes });
+        compiled.insert(
+            0,
+            Mount { target: c"dev".into(), kind: Kind::Devices { data }, attributes, label: None },
+        );
     }
     Ok(compiled)
 }
@@ -72,7 +75,25 @@ fn one(index: usize, mount: &SpecMount, users: Option<IdMap>) -> Result<Mount, E
     if let Some((key, _)) = words.data.first() {
         return Err(Error::Unsupported(format!("{} {:?} of this mount", field("options"), key)));
     }
-    Ok(Mount { target, kind, attributes: words.attributes })
+    // Whose label it is is known later.
+    let label = words.relabel.then(CString::default);
+    Ok(Mount { target, kind, attributes: words.attributes, label })
+}
+
+/// Labels the file systems that are the container's own; those of the kernel have labels of their own.
+pub(super) fn label(mounts: &mut [Mount], label: Option<&CString>) {
+    for mount in mounts {
+        let is_volume = matches!(mount.kind, Kind::Volume { .. });
+        mount.label = label.filter(|_| is_volume || mount.label.is_some()).cloned();
+        let Some(label) = label else { continue };
+        match &mut mount.kind {
+            Kind::Devices { data }
+            | Kind::Filesystem { name: FilesystemName::Devpts | FilesystemName::Tmpfs, data } => {
+                data.push((c"context".into(), Some(label.clone())));
+            }
+            _ => {}
+        }
+    }
 }
 
 fn filesystem(name: &str) -> Option<FilesystemName> {
@@ -90,6 +111,7 @@ fn filesystem(name: &str) -> Option<FilesystemName> {
 #[derive(Default)]
 struct Words {
     bind: Option<bool>,
+    relabel: bool,
     attributes: Attributes,
     data: Vec<Parameter>,
 }
@@ -110,6 +132,7 @@ impl Words {
         match word {
             "bind" => self.bind = Some(self.bind.unwrap_or(false)),
             "rbind" => self.bind = Some(true),
+            RELABEL => self.relabel = true,
             "" | "defaults" | "async" | "silent" | "loud" | "nolazytime" | "nomand" => {}
             "ro" => *own |= libc::MOUNT_ATTR_RDONLY,
             "rw" => *own &= !libc::MOUNT_ATTR_RDONLY,
@@ -141,6 +164,9 @@ impl Words {
         std::mem::take(&mut self.data)
     }
 }
+
+/// Corten's own word for a bind whose files are labelled for the container.
+pub(crate) const RELABEL: &str = "relabel";
 
 /// Words that mean something to other runtimes or to mount(8) and must not reach the kernel as data.
 const REFUSED: [&str; 21] = [

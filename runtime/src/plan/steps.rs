@@ -78,6 +78,8 @@ pub(crate) struct Root {
     pub(crate) work: CString,
     pub(crate) readonly: bool,
     pub(crate) propagation: Option<Propagation>,
+    /// SELinux' context of all files in it.
+    pub(crate) label: Option<CString>,
 }
 
 /// One mount.
@@ -86,6 +88,8 @@ pub(crate) struct Mount {
     pub(crate) target: CString,
     pub(crate) kind: Kind,
     pub(crate) attributes: Attributes,
+    /// SELinux' context that the files of a bind or a volume are given.
+    pub(crate) label: Option<CString>,
 }
 
 /// What is mounted.

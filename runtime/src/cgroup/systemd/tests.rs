@@ -1,0 +1,138 @@
+//! systemd on a bus of the tests' own: one that does not answer, one that refuses.
+
+use std::collections::HashMap;
+
+use tempfile::TempDir;
+use tokio::net::{UnixListener, UnixStream};
+use zbus::zvariant::{OwnedObjectPath, OwnedValue};
+use zbus::{connection, fdo, interface};
+
+use super::*;
+
+/// The part of the bus that a client needs before anything else.
+struct Bus;
+
+#[interface(name = "org.freedesktop.DBus")]
+impl Bus {
+    fn hello(&self) -> String {
+        ":1.1".to_owned()
+    }
+
+    fn add_match(&self, _rule: &str) {}
+
+    fn remove_match(&self, _rule: &str) {}
+}
+
+/// A manager that takes its time, or says no.
+struct Manager {
+    hangs: bool,
+}
+
+#[interface(name = "org.freedesktop.systemd1.Manager")]
+impl Manager {
+    fn subscribe(&self) {}
+
+    async fn start_transient_unit(
+        &self,
+        _name: String,
+        _mode: String,
+        _properties: Vec<(String, OwnedValue)>,
+        _others: Vec<(String, Vec<(String, OwnedValue)>)>,
+    ) -> fdo::Result<OwnedObjectPath> {
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
+        Err(fdo::Error::InvalidArgs("Slice kubepods.slice is masked.".to_owned()))
+    }
+
+    fn stop_unit(&self, name: String, _mode: String) -> fdo::Result<OwnedObjectPath> {
+        Err(fdo::Error::Failed(name))
+    }
+}
+
+fn listen() -> (TempDir, UnixListener, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bus");
+    let listener = UnixListener::bind(&path).unwrap();
+    let address = format!("unix:path={}", path.display());
+    (dir, listener, address)
+}
+
+fn systemd(address: String) -> Systemd {
+    Systemd { address: Some(address), deadline: Duration::from_millis(500), ..Systemd::new() }
+}
+
+/// Serves whoever connects for as long as the test runs.
+async fn serve(listener: UnixListener, hangs: bool) {
+    let mut served = HashMap::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        served.insert(served.len(), answer(stream, hangs).await);
+    }
+}
+
+async fn answer(stream: UnixStream, hangs: bool) -> Connection {
+    connection::Builder::unix_stream(stream)
+        .server(zbus::Guid::generate())
+        .unwrap()
+        .p2p()
+        .serve_at("/org/freedesktop/DBus", Bus)
+        .unwrap()
+        .serve_at("/org/freedesktop/systemd1", Manager { hangs })
+        .unwrap()
+        .build()
+        .await
+        .unwrap()
+}
+
+/// What starting a scope comes to, and how long that takes.
+async fn start(systemd: Systemd) -> (String, Duration) {
+    let began = std::time::Instant::now();
+    let ask = move || {
+        let path = CgroupPath::parse("/kubepods.slice/corten-a.scope").unwrap();
+        systemd.start(&path, &Limits::default(), std::process::id()).unwrap_err()
+    };
+    let error = tokio::task::spawn_blocking(ask).await.unwrap();
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    (text, began.elapsed())
+}
+
+fn check_timeout((error, took): (String, Duration)) {
+    let place = "start scope /kubepods.slice/corten-a.scope";
+    assert!(error.starts_with(place) && error.contains("does not answer within"), "{error}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bus_that_takes_connections_and_says_nothing_has_its_time() {
+    let (_dir, _listener, address) = listen();
+    check_timeout(start(systemd(address)).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manager_that_does_not_answer_has_its_time() {
+    let (_dir, listener, address) = listen();
+    let server = tokio::spawn(serve(listener, true));
+    check_timeout(start(systemd(address)).await);
+    server.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_systemd_refuses_is_told_in_its_words() {
+    let (_dir, listener, address) = listen();
+    let server = tokio::spawn(serve(listener, false));
+    let (error, _) = start(systemd(address)).await;
+    assert!(error.contains("Slice kubepods.slice is masked."), "{error}");
+    server.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bus_that_is_not_there_is_named() {
+    let (error, took) = start(systemd("unix:path=/no/such/bus".to_owned())).await;
+    assert!(error.contains("ask systemd over D-Bus"), "{error}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
