@@ -27,6 +27,8 @@ pub(crate) const MAX_BYTES: u64 = 4 << 20;
 pub(crate) const MAX_CONFIG_BYTES: u64 = 8 << 20;
 const MAX_ENTRIES: usize = 1000;
 const MAX_LAYERS: usize = 256;
+/// The most that the layers of an image are together, as they travel.
+const MAX_LAYER_BYTES: u64 = 1 << 40;
 
 /// Layers in a form that Docker added after schema 2 was written, and with zstd.
 const FURTHER_LAYERS: [&str; 4] = [
@@ -142,6 +144,11 @@ impl Manifest {
             Ok((descriptor, layer.annotations.unwrap_or_default()))
         });
         let layers: Vec<_> = layers.collect::<Result<_, String>>().map_err(invalid)?;
+        let together = layers.iter().try_fold(0_u64, |sum, (layer, _)| sum.checked_add(layer.size_bytes));
+        if together.is_none_or(|bytes| bytes > MAX_LAYER_BYTES) {
+            let limit = format!("the {} GiB of all layers", MAX_LAYER_BYTES >> 30);
+            return Err(Error::TooLarge { what: what.to_owned(), limit });
+        }
         let foreign = layers.iter().map(|(layer, _)| layer).find(|layer| !layer.is_layer());
         match (is_config, foreign, artifact_type) {
             (true, None, _) => {

@@ -2,12 +2,15 @@
 //! safe, and the errors are tested in `errors`.
 
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 
-use corten_tests::image::{Image, Layer};
+use anyhow::Context;
+use corten_tests::image::{Image, Layer, digest};
 use corten_tests::origin::Origin;
 use corten_tests::{Kubelet, Result, on_node};
-use serde_json::json;
+use flate2::read::GzDecoder;
+use serde_json::{Value, json};
 use tar::EntryType;
 
 /// Pulls an image of these layers, whatever comes of it, and looks whether `outside` was touched.
@@ -84,6 +87,48 @@ fn no_layer_writes_outside_its_directory() {
         for (what, layers) in cases {
             stays_inside(kubelet, what, &outside, layers).await?;
         }
+        Ok(())
+    });
+}
+
+/// A zstd frame that demands a window of so many bytes, as a power of two, with its content as it is.
+fn zstd(window_log: u8, content: &[u8]) -> Result<Vec<u8>> {
+    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, (window_log - 10) << 3];
+    let mut blocks = content.chunks(100_000).peekable();
+    while let Some(block) = blocks.next() {
+        let head = u32::try_from(block.len())? << 3 | u32::from(blocks.peek().is_none());
+        frame.extend_from_slice(&head.to_le_bytes()[..3]);
+        frame.extend_from_slice(block);
+    }
+    Ok(frame)
+}
+
+/// The same image, with its one layer in such a frame.
+fn in_zstd(image: &Image, window_log: u8) -> Result<Image> {
+    let mut tar = Vec::new();
+    GzDecoder::new(&image.blobs[0].1[..]).read_to_end(&mut tar)?;
+    let blob = zstd(window_log, &tar)?;
+    let mut manifest: Value = serde_json::from_slice(&image.manifest)?;
+    manifest["layers"][0] = json!({"mediaType": "application/vnd.oci.image.layer.v1.tar+zstd",
+        "digest": digest(&blob), "size": blob.len()});
+    let blobs = vec![(digest(&blob), blob), image.blobs[1].clone()];
+    Ok(Image { blobs, manifest: manifest.to_string().into_bytes() })
+}
+
+#[test]
+fn a_window_of_128_mib_fits_into_the_jail_and_a_larger_one_is_refused() {
+    on_node(async |kubelet| {
+        if !kubelet.node().is_own() {
+            return corten_tests::skip("other runtimes have other limits");
+        }
+        let image = Image::new(&json!({}), vec![Layer::new().file("file", &[7; 300_000])])?;
+        let origin = Origin::start()?;
+        let fits = origin.offer("window27", &in_zstd(&image, 27)?);
+        kubelet.pull(&fits).await?;
+        kubelet.remove_image(&fits).await?;
+        let status = kubelet.pull(&origin.offer("window28", &in_zstd(&image, 28)?)).await;
+        let status = status.err().context("a window of 256 MiB")?;
+        assert!(status.message().contains("layer") && status.message().contains("sha256:"), "{status}");
         Ok(())
     });
 }

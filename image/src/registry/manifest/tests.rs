@@ -158,6 +158,13 @@ fn counts_are_bounded() {
     let mut deep = image(Some(OCI));
     deep["layers"] = vec![descriptor(IMAGE_LAYER_MEDIA_TYPE); MAX_LAYERS + 1].into();
     refused(&deep, Some(OCI), "256 layers");
+    let mut heavy = image(Some(OCI));
+    let mut half = descriptor(IMAGE_LAYER_MEDIA_TYPE);
+    half["size"] = i64::MAX.into();
+    heavy["layers"] = vec![half.clone()].into();
+    refused(&heavy, Some(OCI), "1024 GiB");
+    heavy["layers"] = vec![half.clone(), half.clone(), half].into();
+    refused(&heavy, Some(OCI), "1024 GiB");
     let nested = format!("{{\"schemaVersion\":2,\"x\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
     assert!(Document::parse(nested.as_bytes(), Some(OCI), "x").is_err());
 }
