@@ -23,6 +23,9 @@ use crate::server::Listener;
 use crate::telemetry::Telemetry;
 use crate::{service, stream, telemetry, watchdog};
 
+/// Heaps of the allocator; by its own measure there would be eight times as many as processors.
+const ARENAS: i32 = 2;
+
 /// The server; flags go before the configuration file.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Serve {
@@ -51,6 +54,7 @@ impl Serve {
         // Passwords of registries pass through here: no core file has them.
         rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
             .context("forbid core files")?;
+        runtime::sys::memory::limit_arenas(ARENAS);
         // More threads than processors, or than a few, would cost memory and bring nothing.
         let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4));
         let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -110,7 +110,8 @@ fn settle_in() -> io::Result<()> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     rustix::thread::set_name(c"corten-monitor")?;
-    memory::one_arena();
+    // It has one thread that allocates.
+    memory::limit_arenas(1);
     signal::reset();
     for number in IGNORED {
         signal::ignore(number)?;

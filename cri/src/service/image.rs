@@ -50,6 +50,8 @@ impl cri::image_service_server::ImageService for ImageService {
         let name = self.name(request.image)?;
         let credentials = convert::image::credentials(request.auth);
         let id = self.images.pull(&name, credentials).await.map_err(status::image)?;
+        // What a pull read layers into is no use until the next one.
+        tokio::task::spawn_blocking(runtime::sys::memory::trim);
         Ok(Response::new(cri::PullImageResponse { image_ref: id.to_string() }))
     }
 

@@ -16,7 +16,7 @@ use super::limits::Limits;
 use crate::{Algorithm, Digest, Hasher};
 
 /// The size of a buffer.
-const BUFFER: usize = 256 << 10;
+const BUFFER: usize = 128 << 10;
 
 /// How many buffers wait for each reader.
 const QUEUE: usize = 6;

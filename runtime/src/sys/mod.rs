@@ -6,7 +6,7 @@ pub mod bpf;
 pub(crate) mod clone;
 pub(crate) mod fd;
 pub(crate) mod keyring;
-pub(crate) mod memory;
+pub mod memory;
 pub(crate) mod mount;
 pub(crate) mod ring;
 pub mod seccomp;
