@@ -144,7 +144,8 @@ impl Contestant {
         groups
     }
 
-    fn daemon_group(&self) -> String {
+    /// The cgroup of the daemon, and of what it starts that is not a pod's.
+    pub(crate) fn daemon_group(&self) -> String {
         format!("{}-daemon", self.cgroup)
     }
 
@@ -173,6 +174,14 @@ impl Contestant {
         let spec = wire::ImageSpec { image: reference.to_owned(), ..Default::default() };
         let request = wire::PullImageRequest { image: Some(spec), ..Default::default() };
         images.pull_image(request).await.with_context(|| format!("{}: pull {reference}", self.name))?;
+        Ok(())
+    }
+
+    pub(crate) async fn remove_image(&self, reference: &str) -> Result {
+        let mut images = self.cri()?.images;
+        let spec = wire::ImageSpec { image: reference.to_owned(), ..Default::default() };
+        let request = wire::RemoveImageRequest { image: Some(spec) };
+        images.remove_image(request).await.with_context(|| format!("{}: remove {reference}", self.name))?;
         Ok(())
     }
 

@@ -18,6 +18,11 @@ pub(crate) fn enter(group: &str, pid: u32) -> Result {
     fs::write(dir.join("cgroup.procs"), pid.to_string()).with_context(|| format!("enter {}", dir.display()))
 }
 
+/// The file that lists the processes of a cgroup made by [`enter`].
+pub(crate) fn processes_file(group: &str) -> PathBuf {
+    directory(group).join("cgroup.procs")
+}
+
 /// Removes a cgroup made by [`enter`].
 pub(crate) fn remove(group: &str) {
     // Not there, or somebody is still in it: then the census of the tests says so.

@@ -114,7 +114,7 @@ async fn measure(args: &Args, contestants: &mut [Contestant], report: &mut Repor
     if args.wants("counts") && own {
         counts::measure(contestants, report).await?;
     }
-    if args.wants("pulls") && own {
+    if args.wants("pulls") {
         pulls::measure(contestants, report, args.rounds).await?;
     }
     Ok(())
