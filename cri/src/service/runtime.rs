@@ -143,10 +143,7 @@ impl cri::runtime_service_server::RuntimeService for RuntimeService {
         let id = id("pod_sandbox_id", request.pod_sandbox_id)?;
         let found = self.pods.snapshot(&id).map_err(status::pod)?;
         let info = match request.verbose {
-            true => {
-                let info = self.pods.inspect_pod(&id).await.map_err(status::pod)?;
-                verbose::pod(info, &found.pod.config)
-            }
+            true => verbose::pod(self.pods.inspect_pod(&id).await.map_err(status::pod)?, &found.pod.config),
             false => Default::default(),
         };
         Ok(Response::new(cri::PodSandboxStatusResponse {
