@@ -49,7 +49,14 @@ first_pod() {
   cut -d' ' -f1 /proc/uptime >$notes/first-at
 }
 
-it_is_another_boot() { [ "$(cat $notes/boot)" != "$(cat /proc/sys/kernel/random/boot_id)" ]; }
+first_pod_is_done() {
+  systemctl show --value -p ActiveState first-pod.service | grep -E '^(inactive|failed)$'
+}
+
+it_is_another_boot() {
+  until_true 180 first_pod_is_done
+  [ "$(cat $notes/boot)" != "$(cat /proc/sys/kernel/random/boot_id)" ]
+}
 
 the_pod_is_not_ready() {
   grep "$(cat $notes/pod)" $notes/pods | grep -i notready
@@ -66,9 +73,9 @@ addresses_are_given_back() {
   id=$(cat $notes/pod)
   corten stopp "$id"
   # The address of the old pod may be the new one's.
-  expect 'addresses' "$(grep -l "^$id" /var/lib/cni/networks/bridge/* 2>/dev/null)" ''
-  expect 'namespaces' "$(grep -Fxf $notes/netns <(ls /run/netns))" ''
-  expect 'results' "$(ls /var/lib/cni/results | grep "$id")" ''
+  expect 'addresses' "$(grep -l "^$id" /var/lib/cni/networks/bridge/* || true)" ''
+  expect 'namespaces' "$(grep -Fxf $notes/netns <(ls /run/netns) || true)" ''
+  expect 'results' "$(find /var/lib/cni/results -name "*$id*")" ''
 }
 
 images_and_logs_are_kept() {
