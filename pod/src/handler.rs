@@ -148,6 +148,11 @@ impl External {
         }
     }
 
+    /// Whether the runtime puts a container's processes into its cgroup, instead of being started in there.
+    pub(crate) fn moves_in(&self) -> bool {
+        self.runtime.kind() == Kind::Plain
+    }
+
     /// Refuses a pod that no other runtime is given: its mounts would not be mapped. An enclosure shares nothing with
     /// the node; about the network, which some can leave where it is, the runtime has the word.
     pub(crate) fn check_pod(&self, pod: &PodConfig) -> Result<()> {

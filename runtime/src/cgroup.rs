@@ -184,6 +184,15 @@ impl Cgroups {
         CgroupPath::parse(if self.systemd.is_some() { MONITORS_SCOPE } else { MONITORS_PATH })
     }
 
+    /// Where a container's cgroup is whose runtime takes none that has a process in it, as runc since 1.2: with systemd
+    /// below the scope, which is never empty.
+    pub fn place_below(&self, parent: Option<&str>, id: &str) -> Result<CgroupPath, Error> {
+        match &self.systemd {
+            Some(_) => Slice::parse(parent.unwrap_or(OWN_SLICE))?.below_scope(id),
+            None => self.place(parent, id),
+        }
+    }
+
     /// How the host mounts its controllers.
     pub fn layout(&self) -> Layout {
         self.host.layout()
@@ -199,10 +208,12 @@ impl Cgroups {
 
     /// Has systemd make a container's cgroup, with its first process; with its limits in place, or nothing at all.
     ///
-    /// systemd ends a scope that is empty: the first process holds it until the container's is in it.
+    /// systemd ends a scope that is empty: the first process holds it until the container's is in it. It is beside the
+    /// container's cgroup where that is [below](Cgroups::place_below) the scope.
     pub fn create_scope(&self, path: &CgroupPath, limits: &Limits, first: u32) -> Result<Cgroup, Error> {
         let systemd = self.systemd.as_ref().ok_or(Error::NoSystemd)?;
-        let unit = path.as_str().rsplit('/').next().unwrap_or_default();
+        let unit = slice::scope_of(path);
+        let unit = unit.as_ref().and_then(|scope| scope.as_str().rsplit('/').next()).unwrap_or_default();
         let description = format!("Corten's container {unit}");
         let scope = Scope { end: End::BeforeTheService, description, limits, first };
         create::create_scope(&self.host, systemd, path, &scope)?;
@@ -223,7 +234,7 @@ impl Cgroups {
 
     /// Names a cgroup that may or may not exist, without any I/O.
     pub fn open(&self, path: &CgroupPath) -> Cgroup {
-        let systemd = self.systemd.clone().filter(|_| path.as_str().ends_with(".scope"));
+        let systemd = self.systemd.clone().filter(|_| slice::scope_of(path).is_some());
         Cgroup { host: Arc::clone(&self.host), path: path.clone(), systemd }
     }
 

@@ -16,6 +16,7 @@ use super::{Container, Template, parse_cgroup};
 use crate::config::{ContainerConfig, IdMap, MountAccess, PidMode, Profile, Resources};
 use crate::confinement::Confinement;
 use crate::error::{Error, Result};
+use crate::handler::External;
 use crate::node::{Node, blocking, now_ns};
 use crate::record::{ContainerPhase, ContainerRecord, PodPhase};
 use crate::sandbox::Sandbox;
@@ -129,11 +130,11 @@ impl Node {
         source: &Source,
     ) -> Result<Container> {
         let id = crate::id::random()?;
-        let cgroup = self
-            .runtime
-            .cgroups()
-            .place(pod.config.cgroup_parent.as_deref(), &id)
-            .map_err(|error| Error::invalid("linux.cgroup_parent", crate::error::chain(&error)))?;
+        let (cgroups, parent) = (self.runtime.cgroups(), pod.config.cgroup_parent.as_deref());
+        let is_moved_in = self.handlers.external(&pod.config.handler)?.is_some_and(External::moves_in);
+        let cgroup = if is_moved_in { cgroups.place_below(parent, &id) } else { cgroups.place(parent, &id) };
+        let cgroup =
+            cgroup.map_err(|error| Error::invalid("linux.cgroup_parent", crate::error::chain(&error)))?;
         let stop_signal = config.stop_signal.as_ref().or(source.image.config.stop_signal.as_ref());
         let stop_signal = signal::name(stop_signal.map_or("SIGTERM", String::as_str))?;
         let config = Arc::new(config);

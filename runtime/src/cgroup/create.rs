@@ -6,6 +6,7 @@ use rustix::fs::XattrFlags;
 
 use super::directory::Directory;
 use super::hierarchy::{Controller, Hierarchies, Unified, V1};
+use super::slice::{HOLDER, scope_of};
 use super::systemd::{Scope, Systemd};
 use super::{CgroupPath, Error, Layout, Limits, processes, set, v1, v2};
 
@@ -45,15 +46,27 @@ pub(super) fn create_scope(
 ) -> Result<(), Error> {
     systemd.start(path, scope)?;
     let unified = host.unified.as_ref().ok_or(Error::NoSystemd)?;
-    // Huge pages are not among the controllers that systemd passes on.
-    let completed = enable(unified, &wanted(host, unified, scope.limits), path.ancestors())
-        .and_then(|()| set::set(host, path, scope.limits));
+    let completed = step_aside(unified, path, scope.first).and_then(|()| {
+        // Huge pages are not among the controllers that systemd passes on.
+        enable(unified, &wanted(host, unified, scope.limits), path.ancestors())?;
+        set::set(host, path, scope.limits)
+    });
     if completed.is_err()
         && let Err(error) = systemd.stop(path)
     {
         tracing::debug!(error = &error as &dyn std::error::Error, "a scope is left");
     }
     completed
+}
+
+/// Makes a container's cgroup that is below its scope. What holds the scope moves beside it: only a cgroup without
+/// processes passes controllers on.
+fn step_aside(unified: &Unified, path: &CgroupPath, holder: u32) -> Result<(), Error> {
+    let Some(scope) = scope_of(path).filter(|scope| scope != path) else { return Ok(()) };
+    let beside = unified.directory(&scope.join(HOLDER)?);
+    beside.make()?;
+    beside.write("cgroup.procs", &holder.to_string())?;
+    unified.directory(path).make().map(drop)
 }
 
 /// Makes the parents of a cgroup where they are missing; those that are there stay as they are.

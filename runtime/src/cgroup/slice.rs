@@ -7,7 +7,19 @@ use super::{CgroupPath, Error};
 /// What a scope of Corten's is named after, as cAdvisor and the kubelet know it of others: PREFIX-ID.scope.
 const PREFIX: &str = "corten";
 
+/// A container's cgroup below its scope, and that of who holds the scope.
+const CONTAINER: &str = "container";
+pub(super) const HOLDER: &str = "holder";
+
+const SCOPE: &str = ".scope";
+
 const SUFFIX: &str = ".slice";
+
+/// The scope that a cgroup is, or is in; none of one that Corten made itself.
+pub(super) fn scope_of(path: &CgroupPath) -> Option<CgroupPath> {
+    let is_scope = |path: &CgroupPath| path.as_str().ends_with(SCOPE);
+    if is_scope(path) { Some(path.clone()) } else { path.parent().filter(is_scope) }
+}
 
 /// A slice, by its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +60,11 @@ impl Slice {
         CgroupPath::parse(&format!("/{}/{PREFIX}-{id}.scope", self.relative()))
     }
 
+    /// The cgroup of a container in it whose runtime wants one that nobody is in.
+    pub(super) fn below_scope(&self, id: &str) -> Result<CgroupPath, Error> {
+        self.scope(id)?.join(CONTAINER)
+    }
+
     /// Its own cgroup.
     pub(super) fn path(&self) -> Result<CgroupPath, Error> {
         CgroupPath::parse(&format!("/{}", self.relative()))
@@ -64,6 +81,17 @@ impl Slice {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cgroup_knows_its_scope() {
+        let slice = Slice::parse("a-b.slice").unwrap();
+        let (scope, below) = (slice.scope("c").unwrap(), slice.below_scope("c").unwrap());
+        assert_eq!(below.as_str(), "/a.slice/a-b.slice/corten-c.scope/container");
+        assert_eq!(scope_of(&scope), Some(scope.clone()));
+        assert_eq!(scope_of(&below), Some(scope));
+        assert_eq!(scope_of(&below.join("deeper").unwrap()), None);
+        assert_eq!(scope_of(&slice.path().unwrap()), None);
+    }
 
     #[test]
     fn a_name_says_where_a_slice_is() {

@@ -15,7 +15,7 @@ use zbus::zvariant::Value;
 
 use interface::ManagerProxy;
 
-use super::slice::Slice;
+use super::slice::{Slice, scope_of};
 use super::{CgroupPath, Error, Limits};
 
 mod interface;
@@ -207,10 +207,8 @@ async fn wait(mut ended: interface::JobRemovedStream, job: &str) -> Result<(), F
 /// The unit that a cgroup is, and the slice that it is in.
 fn names(path: &CgroupPath) -> Result<(String, Slice), Error> {
     let refuse = || Error::InvalidPath { path: path.to_string(), reason: "it is not a scope in a slice" };
-    let (slice, unit) = path.as_str().rsplit_once('/').ok_or_else(refuse)?;
-    if !unit.ends_with(".scope") {
-        return Err(refuse());
-    }
+    let scope = scope_of(path).ok_or_else(refuse)?;
+    let (slice, unit) = scope.as_str().rsplit_once('/').ok_or_else(refuse)?;
     Ok((unit.to_owned(), Slice::parse(slice)?))
 }
 

@@ -12,6 +12,9 @@ use super::Kind;
 use super::steps::Volume;
 use crate::plan::{self, Error, RELABEL};
 
+/// The oldest version that has all that is said: crun of 2023 takes no newer one.
+const VERSION: &str = "1.0.2";
+
 /// A spec for another runtime, and what its driver does before.
 #[derive(Debug)]
 pub(super) struct Translated {
@@ -29,7 +32,7 @@ pub(super) fn container(mut spec: Spec, kind: Kind) -> Result<Translated, Error>
     let process = spec.process().clone().ok_or(Error::Missing("process"))?;
     let (oom_score_adj, terminal) =
         (process.oom_score_adj().unwrap_or(0), process.terminal().unwrap_or(false));
-    spec.set_process(Some(self::process(process)));
+    spec.set_process(Some(self::process(process))).set_version(VERSION.to_owned());
     let (mut volumes, mut sources, mut relabelled) = (Vec::new(), Vec::new(), Vec::new());
     for mount in spec.mounts_mut().iter_mut().flatten() {
         match mount.typ().as_deref() {
@@ -152,6 +155,7 @@ mod tests {
         assert_eq!(translated.sources, [c"/host/b".to_owned()]);
         let spec = serde_json::to_value(translated.spec).unwrap();
         assert_eq!(spec["process"].get("oomScoreAdj"), None);
+        assert_eq!(spec["ociVersion"], VERSION);
         assert_eq!(spec["mounts"][0]["type"], "bind");
         let resources = json!({ "devices": [{ "allow": false, "access": "rwm" }] });
         assert_eq!(spec["linux"]["resources"], resources);

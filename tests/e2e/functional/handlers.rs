@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use anyhow::Context;
 use corten_tests::{Kubelet, Result, Setup, eventually, host, on_own_node};
@@ -10,17 +11,26 @@ use k8s_cri::v1 as wire;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Handlers of several kinds; `shy` knows no `features`.
+/// A program that answers `features` itself and leaves everything else to runc.
+fn script(path: &Path, features: &str) -> Result {
+    let runc = host::program("runc")?;
+    let text = format!("#!/bin/sh\n[ \"$1\" = features ] && {features}\nexec {} \"$@\"\n", runc.display());
+    fs::write(path, text)?;
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
+}
+
+/// Handlers of several kinds; `shy` knows no `features`, and `bare` was built without some.
 fn setup() -> Result<(Setup, tempfile::TempDir)> {
     let runc = host::program("runc")?;
     let dir = tempfile::tempdir()?;
-    let shy = dir.path().join("shy");
-    let script = format!("#!/bin/sh\n[ \"$1\" = features ] && exit 1\nexec {} \"$@\"\n", runc.display());
-    fs::write(&shy, script)?;
-    fs::set_permissions(&shy, fs::Permissions::from_mode(0o755))?;
+    let (shy, bare) = (dir.path().join("shy"), dir.path().join("bare"));
+    script(&shy, "exit 1")?;
+    let told = r#"{"linux":{"seccomp":{"enabled":false},"mountExtensions":{"idmap":{"enabled":true}}}}"#;
+    script(&bare, &format!("echo '{told}' && exit 0"))?;
     let missing = dir.path().join("missing");
     let config = format!(
-        "[runtimes.other]\npath = {runc:?}\n\n[runtimes.shy]\npath = {shy:?}\n\n[runtimes.missing]\n\
+        "[runtimes.other]\npath = {runc:?}\n\n[runtimes.shy]\npath = {shy:?}\n\n[runtimes.bare]\n\
+         path = {bare:?}\n\n[runtimes.missing]\n\
          path = {missing:?}\ntype = \"oci\"\n\n[runtimes.own]\ntype = \"native\"\n"
     );
     Ok((Setup { config }, dir))
@@ -87,6 +97,37 @@ fn features_are_those_that_a_runtime_tells() {
         assert!(refused.message().contains("RROUnsupported"), "{refused}");
         assert!(refused.message().contains("shy"), "{refused}");
         assert_eq!(pod.output("echo hi").await?, ["hi"]);
+        Ok(())
+    });
+}
+
+#[test]
+fn what_a_runtime_does_not_have_is_refused_and_the_rest_runs() {
+    with_handlers(async |kubelet, _| {
+        for name in ["other", "shy", "bare"] {
+            // The node's, and one of its own: no other runtime is given a pod of this kind.
+            let ids = wire::IdMapping { host_id: 1 << 24, container_id: 0, length: 1 << 16 };
+            let users = wire::UserNamespace {
+                mode: wire::NamespaceMode::Pod.into(),
+                uids: vec![ids],
+                gids: vec![ids],
+            };
+            let pod = kubelet.pod().handler(name).namespaces(|it| it.userns_options = Some(users));
+            let refused = pod.refused().await?;
+            assert!(refused.message().contains("user namespaces"), "{refused}");
+            assert!(refused.message().contains(name), "{refused}");
+            let pod = kubelet.pod().handler(name).run().await?;
+            let profile = wire::security_profile::ProfileType::RuntimeDefault.into();
+            let profile = wire::SecurityProfile { profile_type: profile, localhost_ref: String::new() };
+            let confined = pod.container().security(|security| security.seccomp = Some(profile));
+            let refused = confined.create().await.err().map(|error| format!("{error:#}"));
+            let is_expected = match &refused {
+                Some(reason) => name == "bare" && reason.contains("seccomp"),
+                None => name != "bare",
+            };
+            assert!(is_expected, "{name}: {refused:?}");
+            assert_eq!(pod.output("echo runs").await?, ["runs"], "{name}");
+        }
         Ok(())
     });
 }
