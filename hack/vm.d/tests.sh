@@ -3,7 +3,6 @@
 
 # Of the end-to-end tests, what depends on the machine: control groups, security modules, the kernel's age, systemd.
 guest_names=(functional crash security errors::requests errors::network errors::config)
-guest_short_names=(functional::limits functional::containers::)
 
 # What the guest is for, and what an emulated processor cannot do in time.
 guest_unfit=(
@@ -61,11 +60,6 @@ guest_package() {
 guest_script() {
   tests "in the guest: $1" hack/vm --timeout 900 "${guest_scripts[@]}" ${guest_options[@]+"${guest_options[@]}"} \
     -- bash "/root/vm/$1.sh" "${@:2}"
-}
-
-guest_short() {
-  guest_make || return 0
-  guest_e2e "${guest_short_names[@]}"
 }
 
 guest_all() {
