@@ -210,10 +210,10 @@ impl cri::runtime_service_server::RuntimeService for RuntimeService {
         let id = id("container_id", request.container_id)?;
         let found = self.pods.container_status(&id).map_err(status::pod)?;
         let info = match request.verbose {
-            true => {
-                let info = self.pods.inspect_container(&id).await.map_err(status::pod)?;
-                verbose::container(info, &found.config)
-            }
+            true => verbose::container(
+                self.pods.inspect_container(&id).await.map_err(status::pod)?,
+                &found.config,
+            ),
             false => Default::default(),
         };
         let image = self.pods.images().find(&found.image_id);

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use runtime::{ExecExit, ExecStdio};
@@ -16,6 +17,15 @@ use crate::stream::output;
 
 /// Both streams of an answer together, below gRPC's 16 MiB (CVE-2022-1708, CVE-2022-31030).
 const MAX_OUTPUT_BYTES: usize = (16 << 20) - (64 << 10);
+/// What each answer may hold in any case: more than a probe ever says.
+const OWN_BYTES: usize = 64 << 10;
+/// What all answers in the making may hold together beyond that: the rest of their output is thrown away.
+const POOL_BYTES: usize = 96 << 20;
+/// What is taken from the pool at a time.
+const SHARE_BYTES: usize = 1 << 20;
+
+/// How much of the pool is taken.
+static TAKEN: AtomicUsize = AtomicUsize::new(0);
 
 impl Node {
     /// Runs a command to its end, or until `timeout`, which the monitor keeps.
@@ -36,7 +46,8 @@ impl Node {
             node.exec_order(&executed, plan, stdio, timeout)
         })
         .await?;
-        let mut streams = Streams { stdout: Stream::new(stdout), stderr: Stream::new(stderr) };
+        let share = Share { pool: &TAKEN, bytes: 0 };
+        let mut streams = Streams { stdout: Stream::new(stdout), stderr: Stream::new(stderr), share };
         let exit = streams.collect_during(monitor.exec(order)).await;
         match exit.map_err(Error::runtime("run a command in", "container", &container.id))? {
             ExecExit::Exited(exit_code) => {
@@ -54,6 +65,34 @@ impl Node {
 struct Streams {
     stdout: Stream,
     stderr: Stream,
+    share: Share,
+}
+
+/// What an answer has of the pool; given back when it is made.
+#[derive(Debug)]
+struct Share {
+    pool: &'static AtomicUsize,
+    bytes: usize,
+}
+
+impl Share {
+    /// Makes room for an answer of so many bytes, as far as there is some, and returns how many it may have.
+    fn cover(&mut self, wanted: usize) -> usize {
+        while OWN_BYTES + self.bytes < wanted {
+            let more = |taken: usize| Some(taken + SHARE_BYTES).filter(|taken| *taken <= POOL_BYTES);
+            if self.pool.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
+                break;
+            }
+            self.bytes += SHARE_BYTES;
+        }
+        wanted.min(OWN_BYTES + self.bytes)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.pool.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug)]
@@ -68,18 +107,37 @@ impl Streams {
     async fn collect_during<T>(&mut self, exec: impl Future<Output = T>) -> T {
         let mut exec = std::pin::pin!(exec);
         let result = loop {
-            let room = MAX_OUTPUT_BYTES - self.stdout.bytes.len() - self.stderr.bytes.len();
+            let before = self.lengths();
+            let room = MAX_OUTPUT_BYTES - before[0] - before[1];
             tokio::select! {
                 result = &mut exec => break result,
                 () = self.stdout.read_some(room), if self.stdout.pipe.is_some() => (),
                 () = self.stderr.read_some(room), if self.stderr.pipe.is_some() => (),
             }
+            self.fit(before);
         };
+        let before = self.lengths();
         for stream in [&mut self.stdout, &mut self.stderr] {
             stream.read_rest();
         }
         self.limit();
+        self.fit(before);
         result
+    }
+
+    fn lengths(&self) -> [usize; 2] {
+        [self.stdout.bytes.len(), self.stderr.bytes.len()]
+    }
+
+    /// Throws away what came after `before` and what the pool has no room for.
+    fn fit(&mut self, before: [usize; 2]) {
+        let now: usize = self.lengths().iter().sum();
+        let mut excess = now - self.share.cover(now);
+        for (stream, before) in [&mut self.stdout, &mut self.stderr].into_iter().zip(before) {
+            let cut = excess.min(stream.bytes.len().saturating_sub(before));
+            stream.bytes.truncate(stream.bytes.len() - cut);
+            excess -= cut;
+        }
     }
 
     /// The last reads may have gone over the limit by what a pipe holds.
@@ -111,5 +169,29 @@ impl Stream {
         let mut file = std::fs::File::from(fd).take(MAX_OUTPUT_BYTES as u64);
         // Ends with WouldBlock when somebody else still holds the pipe; what was read is kept.
         drop(file.read_to_end(&mut self.bytes));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static POOL: AtomicUsize = AtomicUsize::new(0);
+
+    #[test]
+    fn answers_share_a_pool_and_each_has_something_of_its_own() {
+        let share = || Share { pool: &POOL, bytes: 0 };
+        let mut small = share();
+        assert_eq!(small.cover(OWN_BYTES), OWN_BYTES);
+        assert_eq!(POOL.load(Ordering::Relaxed), 0, "a probe takes nothing of it");
+        let mut greedy = share();
+        assert_eq!(greedy.cover(POOL_BYTES / 2), POOL_BYTES / 2);
+        let mut second = share();
+        assert!(second.cover(POOL_BYTES) < POOL_BYTES);
+        assert_eq!(small.cover(2 * OWN_BYTES), OWN_BYTES, "nothing is left");
+        drop(greedy);
+        assert_eq!(small.cover(2 * OWN_BYTES), 2 * OWN_BYTES);
+        drop((small, second));
+        assert_eq!(POOL.load(Ordering::Relaxed), 0);
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use corten_tests::image::Image;
 use corten_tests::origin::Origin;
 use corten_tests::registry::BUSYBOX;
-use corten_tests::{Container, Result, host, newest, on_node};
+use corten_tests::{Container, Result, eventually, host, newest, on_node};
 use k8s_cri::v1 as wire;
 use tonic::Code;
 
@@ -195,6 +195,45 @@ fn processes_that_a_container_leaves_end_with_it() {
 }
 
 #[test]
+fn a_stop_goes_on_without_its_caller() {
+    on_node(async |kubelet| {
+        let pod = kubelet.pod().run().await?;
+        let script = "trap 'echo asked' TERM; echo up; while true; do sleep 1; done";
+        let container = pod.container().sh(script).start().await?;
+        container.says("up").await?;
+        let request = wire::StopContainerRequest { container_id: container.id.clone(), timeout: 2 };
+        let mut runtime = kubelet.cri().runtime;
+        let stop = tokio::spawn(async move { runtime.stop_container(request).await });
+        container.says("asked").await?;
+        stop.abort();
+        assert_eq!(container.exited().await?.exit_code, 137);
+        Ok(())
+    });
+}
+
+/// Where the container's first process is not PID 1 of a namespace, nobody ends the others for us.
+#[test]
+fn processes_that_a_container_leaves_end_with_it_in_a_shared_namespace_too() {
+    on_node(async |kubelet| {
+        for mode in [wire::NamespaceMode::Pod, wire::NamespaceMode::Node] {
+            let pod = kubelet.pod().namespaces(|options| options.pid = mode.into()).run().await?;
+            let mark = format!("9{:06}", kubelet.unique());
+            let script = format!("setsid sleep {mark} & echo up; read line");
+            let container = pod.container().sh(&script).with(|config| config.stdin = true).start().await?;
+            container.says("up").await?;
+            let there = || -> Result<bool> {
+                let output = std::process::Command::new("ps").args(["-eo", "args"]).output()?;
+                Ok(String::from_utf8_lossy(&output.stdout).contains(&format!("sleep {mark}")))
+            };
+            eventually("it runs", async || Ok(there()?.then_some(()))).await?;
+            container.stop(Duration::ZERO).await?;
+            eventually("it ends", async || Ok((!there()?).then_some(()))).await?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn a_removed_container_is_gone_and_removing_it_again_is_no_error() {
     on_node(async |kubelet| {
         let pod = kubelet.pod().run().await?;
@@ -203,8 +242,10 @@ fn a_removed_container_is_gone_and_removing_it_again_is_no_error() {
         let stopped = pod.container().start().await?;
         stopped.stop(Duration::ZERO).await?;
         for container in [&created, &running, &stopped] {
+            let (one, other) = tokio::join!(container.remove(), container.remove());
+            one.and(other)?;
             container.remove().await?;
-            container.remove().await?;
+            assert!(container.log_path().exists(), "the log is the kubelet's");
             let request = wire::ContainerStatusRequest { container_id: container.id.clone(), verbose: false };
             let status = kubelet.cri().runtime.container_status(request).await.unwrap_err();
             assert_eq!(status.code(), Code::NotFound);

@@ -100,6 +100,23 @@ fn the_network_of_a_stopped_pod_is_gone() {
     });
 }
 
+#[test]
+fn a_pod_whose_namespace_is_lost_gives_its_addresses_back() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        let pod = kubelet.pod().run().await?;
+        let netns = kubelet.node().dir().join("netns");
+        let pin = fs::read_dir(&netns)?.next().context("a namespace")??.path();
+        nix::mount::umount2(&pin, nix::mount::MntFlags::MNT_DETACH)?;
+        fs::remove_file(&pin)?;
+        pod.stop().await?;
+        pod.remove().await?;
+        // Without a namespace the bridge plugin keeps its rules for masquerading.
+        kubelet.node().network().forget_rules();
+        assert_eq!(kubelet.node().network().leftovers(), Vec::<String>::new());
+        Ok(())
+    });
+}
+
 async fn network_condition(kubelet: &Kubelet) -> Result<wire::RuntimeCondition> {
     let request = wire::StatusRequest { verbose: false };
     let status = kubelet.cri().runtime.status(request).await?.into_inner().status.context("a status")?;

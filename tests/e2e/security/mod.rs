@@ -2,10 +2,12 @@
 
 mod apparmor;
 mod capabilities;
+mod daemon;
 mod hostile;
 mod identity;
 mod layers;
 mod paths;
 mod privileges;
+mod races;
 mod seccomp;
 mod users;
