@@ -89,7 +89,11 @@ async fn start(systemd: Systemd) -> (String, Duration) {
     let began = std::time::Instant::now();
     let ask = move || {
         let path = CgroupPath::parse("/kubepods.slice/corten-a.scope").unwrap();
-        systemd.start(&path, &Limits::default(), std::process::id()).unwrap_err()
+        let limits = Limits::default();
+        let description = "a container".to_owned();
+        let first = std::process::id();
+        let scope = Scope { end: End::BeforeTheService, description, limits: &limits, first };
+        systemd.start(&path, &scope).unwrap_err()
     };
     let error = tokio::task::spawn_blocking(ask).await.unwrap();
     let mut text = error.to_string();
