@@ -39,13 +39,15 @@ has_ended() { [ "$(corten inspect "$1" | jq -r .status.state)" = CONTAINER_EXITE
 
 first_pod() {
   set -e
-  local id
+  local id name
   # Before anybody stops them.
   corten pods --no-trunc >$notes/pods
   corten inspect "$(cat $notes/running)" >$notes/running.json
   corten inspect "$(cat $notes/ended)" >$notes/ended.json
-  id=$(pod first)
-  container first "$id" first 'exec sleep 100000' >$notes/first
+  # Named after the boot: there may be another one.
+  name=first-$(cut -c1-8 /proc/sys/kernel/random/boot_id)
+  id=$(pod "$name")
+  container "$name" "$id" first 'exec sleep 100000' >$notes/first
   cut -d' ' -f1 /proc/uptime >$notes/first-at
 }
 
