@@ -223,7 +223,10 @@ impl Monitor {
         for fd in client.stdin.iter().chain(&client.stdout).chain(&client.stderr) {
             self.poll.remove(fd);
         }
-        self.answer(client.ticket, Ok(Answer::Detached(why)));
+        let ticket = client.ticket;
+        // All is closed when the daemon hears of it.
+        drop(client);
+        self.answer(ticket, Ok(Answer::Detached(why)));
     }
 
     fn clients_of(&self, container: Key) -> Vec<Key> {
