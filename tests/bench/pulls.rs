@@ -112,7 +112,7 @@ async fn pull(contestant: &Contestant, load: &Load) -> Result {
 }
 
 /// The most that the processes of a cgroup had of their own (anonymous and shared memory, in KiB) at any
-/// look, until there are none.
+/// look, until there are none. Memory that a fork shares counts for both.
 fn peak(processes: &Path) -> Result<f64> {
     let mut peak: Option<f64> = None;
     loop {

@@ -60,6 +60,30 @@ fn a_plugin_that_hangs_is_ended() {
 }
 
 #[test]
+fn while_a_plugin_hangs_lists_answer_and_show_no_half_made_pod() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        refused(kubelet, "[ $CNI_COMMAND = ADD ] || exit 0\nexit 1").await?;
+        let (asked, go) = (kubelet.node().dir().join("asked"), kubelet.node().dir().join("go"));
+        let script = format!(
+            "[ $CNI_COMMAND = ADD ] || exit 0\ntouch {}\nwhile [ ! -e {} ]; do sleep 0.02; done\nexit 1",
+            asked.display(),
+            go.display()
+        );
+        kubelet.node().network().write_script("20-test.conflist", "broken", &script)?;
+        let (request, mut runtime) = (kubelet.pod().request().await?, kubelet.cri().runtime);
+        let running = tokio::spawn(async move { runtime.run_pod_sandbox(request).await });
+        eventually("the plugin is asked", async || Ok(asked.exists().then_some(()))).await?;
+        assert_eq!(kubelet.pods(wire::PodSandboxFilter::default()).await?, []);
+        let request = wire::ListPodSandboxStatsRequest::default();
+        assert_eq!(kubelet.cri().runtime.list_pod_sandbox_stats(request).await?.into_inner().stats, []);
+        assert!(!running.is_finished(), "nobody asked while the plugin hung");
+        fs::write(&go, "")?;
+        assert!(running.await?.is_err());
+        Ok(())
+    });
+}
+
+#[test]
 fn a_plugin_that_answers_nonsense_is_refused() {
     on_own_node(&Setup::default(), async |kubelet| {
         let status = refused(kubelet, "echo 'certainly!'").await?;

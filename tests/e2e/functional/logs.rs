@@ -97,8 +97,10 @@ fn a_log_of_a_stopped_container_is_not_opened_again() {
         let pod = kubelet.pod().run().await?;
         let container = pod.container().command(["true"]).start().await?;
         container.exited().await?;
+        fs::rename(container.log_path(), container.log_path().with_extension("rotated"))?;
         let request = wire::ReopenContainerLogRequest { container_id: container.id.clone() };
         assert!(kubelet.cri().runtime.reopen_container_log(request).await.is_err());
+        assert!(!container.log_path().exists(), "a log that nobody will ever write to");
         Ok(())
     });
 }

@@ -182,6 +182,7 @@ fn files_of_users_that_never_end_are_refused_at_once() {
             Layer::new().whiteout("etc/passwd").symlink("etc/passwd", "/dev/zero"),
             Layer::new().whiteout("etc/passwd").symlink("etc/passwd", "/proc/self/fd/0"),
             Layer::new().whiteout("etc/passwd").dir("etc/passwd/", 0o755),
+            Layer::new().whiteout("etc/passwd").entry("etc/passwd", tar::EntryType::Fifo, |_| {}, b""),
             Layer::new().file("etc/passwd", long.as_bytes()),
         ];
         for (number, layer) in layers.into_iter().enumerate() {

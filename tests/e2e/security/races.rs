@@ -4,8 +4,10 @@
 //! walked runs it ten thousand times.
 
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
 use anyhow::{Context, ensure};
 use corten_tests::image::{Image, Layer};
@@ -14,6 +16,33 @@ use corten_tests::registry::BUSYBOX;
 use corten_tests::{Container, Result, on_node, skip};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::json;
+
+/// Exchanges two names without a pause.
+struct Racer {
+    done: Arc<AtomicBool>,
+    thread: JoinHandle<u64>,
+}
+
+impl Racer {
+    fn start(one: &Path, other: &Path) -> Self {
+        let done = Arc::new(AtomicBool::new(false));
+        let (ended, one, other) = (done.clone(), one.to_owned(), other.to_owned());
+        let thread = std::thread::spawn(move || {
+            let mut rounds = 0;
+            while !ended.load(Ordering::Relaxed) {
+                rounds += u64::from(renameat_with(CWD, &one, CWD, &other, RenameFlags::EXCHANGE).is_ok());
+            }
+            rounds
+        });
+        Self { done, thread }
+    }
+
+    /// Ends it, and returns how often it exchanged them.
+    fn end(self) -> Result<u64> {
+        self.done.store(true, Ordering::Relaxed);
+        self.thread.join().ok().context("the racer")
+    }
+}
 
 /// CVE-2021-30465, CVE-2024-45310: a place to mount at that is a directory now and a link to the node then.
 #[test]
@@ -31,18 +60,7 @@ fn a_directory_exchanged_with_a_link_leads_no_mount_to_the_node() {
             let builder = pod.container().mount(&text(&volume), "/data", |_| {});
             builder.mount(&text(&inner), &format!("/data/place/{number}/inner"), |_| {}).request()
         };
-        let done = Arc::new(AtomicBool::new(false));
-        let racer = std::thread::spawn({
-            let (done, place, link) = (done.clone(), volume.join("place"), volume.join("link"));
-            move || {
-                let mut rounds = 0_u64;
-                while !done.load(Ordering::Relaxed) {
-                    rounds +=
-                        u64::from(renameat_with(CWD, &place, CWD, &link, RenameFlags::EXCHANGE).is_ok());
-                }
-                rounds
-            }
-        });
+        let racer = Racer::start(&volume.join("place"), &volume.join("link"));
         let mut made = 0;
         for number in 0..150 {
             // Refused or made: both are safe.
@@ -51,12 +69,48 @@ fn a_directory_exchanged_with_a_link_leads_no_mount_to_the_node() {
                 container.remove().await?;
             }
         }
-        done.store(true, Ordering::Relaxed);
-        let rounds = racer.join().ok().context("the racer")?;
+        let rounds = racer.end()?;
         ensure!(made > 0 && rounds > 150, "{made} containers in {rounds} rounds: no race");
         assert_eq!(fs::read_dir(&outside)?.count(), 0, "made on the node");
         let mounts = fs::read_to_string("/proc/self/mountinfo")?;
         assert!(!mounts.contains(&text(&outside)) && !mounts.contains(&text(&inner)), "{mounts}");
+        Ok(())
+    });
+}
+
+/// 1C, CVE-2017-1002101, CVE-2021-25741: a volume that is another directory at every look.
+#[test]
+fn a_volume_exchanged_with_a_link_is_one_of_both_and_as_read_only_as_asked() {
+    on_node(async |kubelet| {
+        let dir = kubelet.node().dir().join(format!("volumes-{}", kubelet.unique()));
+        let (volume, link, target) = (dir.join("volume"), dir.join("link"), dir.join("target"));
+        for path in [&volume, &target] {
+            fs::create_dir_all(path)?;
+            fs::write(path.join("mark"), "it\n")?;
+        }
+        std::os::unix::fs::symlink(&target, &link)?;
+        let pod = kubelet.pod().run().await?;
+        let racer = Racer::start(&volume, &link);
+        let mut made = 0;
+        for _ in 0..60 {
+            let script = "cat /data/mark; touch /data/new 2>/dev/null && echo written; true";
+            let builder = pod.container().sh(script);
+            let builder =
+                builder.mount(&volume.display().to_string(), "/data", |mount| mount.readonly = true);
+            // Refused or made: both are safe.
+            if let Ok(container) = Container::create(&pod, builder.request().await?).await {
+                container.start().await?;
+                container.exited().await?;
+                assert_eq!(container.lines("stdout")?, ["it"]);
+                container.remove().await?;
+                made += 1;
+            }
+        }
+        let rounds = racer.end()?;
+        ensure!(made > 0 && rounds > 60, "{made} containers in {rounds} rounds: no race");
+        for path in [&volume, &target] {
+            assert_eq!(fs::read_dir(path)?.count(), 1, "something was written to {}", path.display());
+        }
         Ok(())
     });
 }

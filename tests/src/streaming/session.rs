@@ -204,6 +204,8 @@ impl Session {
                 }
                 Event::End(_) => return Ok(true),
                 Event::Closed => return Ok(false),
+                // containerd gives its streams up when all is said.
+                Event::Reset(_) if self.came.contains_key(&ERROR) => return Ok(false),
                 other => bail!("{other:?} in a session"),
             },
         };
