@@ -112,7 +112,7 @@ async fn pull(contestant: &Contestant, load: &Load) -> Result {
 }
 
 /// The most that the processes of a cgroup had of their own (anonymous and shared memory, in KiB) at any
-/// look, until there are none. Memory that a fork shares counts for both.
+/// look, until there are none. What a fork shares counts once.
 fn peak(processes: &Path) -> Result<f64> {
     let mut peak: Option<f64> = None;
     loop {
@@ -128,10 +128,10 @@ fn peak(processes: &Path) -> Result<f64> {
 
 /// None for a process that has ended.
 fn own_kib(pid: &str) -> Option<f64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     let field = |name: &str| -> Option<f64> {
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        let line = rollup.lines().find_map(|line| line.strip_prefix(name))?;
         line.trim().trim_end_matches("kB").trim().parse().ok()
     };
-    Some(field("RssAnon:")? + field("RssShmem:")?)
+    Some(field("Pss_Anon:")? + field("Pss_Shmem:")?)
 }
