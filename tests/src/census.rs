@@ -23,7 +23,7 @@ pub fn of_node(node: &Node) -> Result<Vec<String>> {
         .filter(|mount| Path::new(mount) != node.dir().join("netns"))
         .map(|mount| format!("mount {mount}"))
         .collect();
-    left.extend(processes(&[&dir, node.cgroup()])?.into_iter().map(|(_, text)| text));
+    left.extend(processes(&[&dir, &node.cgroup()])?.into_iter().map(|(_, text)| text));
     left.extend(of_node_files(node));
     Ok(left)
 }
@@ -41,7 +41,7 @@ pub fn of_node_files(node: &Node) -> Vec<String> {
 /// Undoes by force what [`of_node`] found, so that one failed test does not spoil the next.
 pub fn tear_down(node: &Node) {
     let dir = node.dir().display().to_string();
-    for (pid, _) in processes(&[&dir, node.cgroup()]).unwrap_or_default() {
+    for (pid, _) in processes(&[&dir, &node.cgroup()]).unwrap_or_default() {
         // It may have ended by itself.
         kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
     }
@@ -96,12 +96,13 @@ fn processes(parts: &[&str]) -> Result<Vec<(i32, String)>> {
     Ok(found)
 }
 
-/// Whether `part` occurs in `text` as a whole word or path: node 1 is not node 12.
+/// Whether `part` occurs in `text` as a whole word or path: node 1 is not node 12, and nothing names no node.
 fn names_it(text: &str, part: &str) -> bool {
-    text.match_indices(part).any(|(at, _)| {
+    let is_whole = |at: usize| {
         let next = text[at + part.len()..].chars().next();
         !next.is_some_and(|char| char.is_ascii_alphanumeric())
-    })
+    };
+    !part.is_empty() && text.match_indices(part).any(|(at, _)| is_whole(at))
 }
 
 /// Everything on the machine that bears the mark of Corten or of its tests, one line each.
@@ -159,5 +160,6 @@ mod tests {
     fn a_node_is_not_taken_for_another() {
         assert!(names_it("0::/corten-test-1/pod2", "/corten-test-1"));
         assert!(!names_it("0::/corten-test-12/pod2", "/corten-test-1"));
+        assert!(!names_it("0::/ /sbin/init", ""), "everything on the machine would be killed");
     }
 }

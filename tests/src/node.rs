@@ -28,7 +28,6 @@ pub struct Node {
     socket: PathBuf,
     network: Network,
     driver: CgroupDriver,
-    cgroup: String,
     /// None with a foreign CRI runtime.
     own: Option<Own>,
 }
@@ -65,17 +64,10 @@ impl Node {
         let socket = dir.join("run/corten.sock");
         let own =
             Own { registry, config: config.to_owned(), daemon: Mutex::new(None), starts: AtomicU32::new(0) };
-        let mut node = Self {
-            scratch,
-            socket,
-            network,
-            driver: CgroupDriver::Cgroupfs,
-            cgroup: String::new(),
-            own: Some(own),
-        };
+        let mut node = Self { scratch, socket, network, driver: CgroupDriver::Cgroupfs, own: Some(own) };
         node.write_config()?;
         node.start_daemon()?;
-        node.place()?;
+        node.ask_driver();
         Ok(node)
     }
 
@@ -85,8 +77,8 @@ impl Node {
         let (scratch, network) = scratch()?;
         fs::create_dir(scratch.path().join("logs")).context("make the log directory")?;
         let (socket, driver) = (socket.to_owned(), CgroupDriver::Cgroupfs);
-        let mut node = Self { scratch, socket, network, driver, cgroup: String::new(), own: None };
-        node.place()?;
+        let mut node = Self { scratch, socket, network, driver, own: None };
+        node.ask_driver();
         Ok(node)
     }
 
@@ -120,15 +112,9 @@ impl Node {
         &self.network
     }
 
-    /// Names its cgroup in the form of the runtime's driver.
-    fn place(&mut self) -> Result {
-        // A runtime too old to say does what its tests were set up with: cgroupfs.
+    /// A runtime too old to say does what its tests were set up with: cgroupfs.
+    fn ask_driver(&mut self) {
         self.driver = call(&self.socket, driver).unwrap_or(CgroupDriver::Cgroupfs);
-        self.cgroup = match self.driver {
-            CgroupDriver::Cgroupfs => format!("/corten-test-{}", self.network.number()),
-            CgroupDriver::Systemd => slice::path(&self.slice()),
-        };
-        Ok(())
     }
 
     /// Its slice, with the systemd driver.
@@ -144,7 +130,7 @@ impl Node {
     /// A name for the cgroup of the pod with this uid, in the driver's form.
     pub fn pod_cgroup(&self, uid: &str) -> String {
         match self.driver {
-            CgroupDriver::Cgroupfs => format!("{}/{uid}", self.cgroup),
+            CgroupDriver::Cgroupfs => format!("{}/{uid}", self.cgroup()),
             CgroupDriver::Systemd => slice::path(&self.pod_slice(uid)),
         }
     }
@@ -168,14 +154,17 @@ impl Node {
     /// Removes the node's cgroup with those of the pods; what still holds something is named.
     pub fn remove_cgroup(&self) -> Result<Vec<String>> {
         match self.driver {
-            CgroupDriver::Cgroupfs => cgroup::remove(&self.cgroup),
+            CgroupDriver::Cgroupfs => cgroup::remove(&self.cgroup()),
             CgroupDriver::Systemd => slice::remove(&self.slice()),
         }
     }
 
-    /// The cgroup that the pods of this node go below.
-    pub fn cgroup(&self) -> &str {
-        &self.cgroup
+    /// The cgroup that the pods of this node go below, in the form of the runtime's driver.
+    pub fn cgroup(&self) -> String {
+        match self.driver {
+            CgroupDriver::Cgroupfs => format!("/corten-test-{}", self.network.number()),
+            CgroupDriver::Systemd => slice::path(&self.slice()),
+        }
     }
 
     /// Port of the registry with the stand-in images.
@@ -343,7 +332,7 @@ impl Node {
         }
         left.extend(self.remove_cgroup()?.into_iter().map(|path| format!("cgroup {path}")));
         self.network.remove();
-        ensure!(left.is_empty(), "left behind by {}:\n  {}", self.cgroup, left.join("\n  "));
+        ensure!(left.is_empty(), "left behind by {}:\n  {}", self.cgroup(), left.join("\n  "));
         Ok(())
     }
 }
