@@ -292,6 +292,8 @@ impl Contestant {
         }
         self.stop().await?;
         self.unmount_data();
+        // Corten's directory of network namespaces is a shared mount, as others need it; containerd has none here.
+        umount2(&self.dir.join("netns"), MntFlags::MNT_DETACH).ok();
         if let Some(network) = &self.network {
             network.remove();
         }
