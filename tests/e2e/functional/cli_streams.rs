@@ -113,10 +113,11 @@ fn an_attached_person_talks_to_the_container() {
     });
 }
 
-/// Ends a command as ctrl-c does.
-fn interrupt(mut forward: Forward) -> Result {
+/// Asks a command to end, and waits for it.
+fn terminate(mut forward: Forward) -> Result {
     let pid = Pid::from_raw(i32::try_from(forward.child.id())?).context("a number")?;
-    rustix::process::kill_process(pid, Signal::INT)?;
+    // Not SIGINT: a shell has what it runs in the background ignore that.
+    rustix::process::kill_process(pid, Signal::TERM)?;
     forward.child.wait()?;
     Ok(())
 }
@@ -136,7 +137,7 @@ fn a_port_that_nobody_listens_at_ends_the_connection() {
                 ended.as_ref().map_or_else(|error| error.kind() == ErrorKind::ConnectionReset, |_| true),
                 "{transport}: {ended:?}"
             );
-            interrupt(child)?;
+            terminate(child)?;
         }
         Ok(())
     });
@@ -179,7 +180,7 @@ fn a_forwarded_port_leads_into_the_pod() {
             let (child, address) = forward(kubelet, transport, &format!("{} :80", pod.id))?;
             let page = eventually("the page is served", async || page(&address));
             ensure!(page.await.is_ok(), "no page over {transport}");
-            interrupt(child)?;
+            terminate(child)?;
         }
         Ok(())
     });
@@ -213,7 +214,7 @@ fn sessions_travel_over_tls_where_it_is_configured() {
             let words = [&trust[..], &[&pod.id, ":80"]].concat().join(" ");
             let (child, address) = forward(kubelet, transport, &words)?;
             let page = eventually("the page is served", async || page(&address)).await;
-            interrupt(child)?;
+            terminate(child)?;
             ensure!(page.is_ok(), "no page over {transport}");
         }
         let (code, _, stderr) = exec("spdy", &[])?;
