@@ -33,8 +33,11 @@ impl Shared {
     /// Gives an image one more name, and takes that from another image.
     pub(super) fn tag(&self, name: &str, tag: &Reference) -> Result<(), Error> {
         let _changing = self.change();
-        let found = self.index().find(name).cloned();
-        let mut entry = found.ok_or_else(|| Error::Unknown { name: name.to_owned() })?;
+        let mut entry = self
+            .index()
+            .find(name)
+            .map(|found| found.renamed(now_ns()))
+            .ok_or_else(|| Error::Unknown { name: name.to_owned() })?;
         let mut image = (*entry.image).clone();
         let Some(tag) = tag.repo_tag() else {
             let reason = "a tag is needed, and no digest".to_owned();
@@ -43,7 +46,6 @@ impl Shared {
         add(&mut image.repo_tags, tag);
         image.pinned = self.pins(image.repo_tags.iter().chain(&image.repo_digests));
         entry.image = Arc::new(image);
-        entry.named_at_ns = now_ns();
         self.disk.write_record(&entry.record())?;
         self.publish(entry);
         Ok(())
@@ -60,7 +62,7 @@ impl Shared {
         if index.get(&id).is_some_and(Entry::is_leased) {
             let hidden = index.hide(&id);
             drop(index);
-            hidden.map_or(Ok(()), |entry| self.disk.write_record(&entry.record()))?;
+            hidden.map_or(Ok(()), |record| self.disk.write_record(&record))?;
         } else {
             let removed = index.remove(&id);
             drop(index);
@@ -116,7 +118,7 @@ impl Shared {
         let stale = before.filter(|before| before.manifest_digest != image.manifest_digest);
         let cleared = losers
             .iter()
-            .try_for_each(|loser| self.disk.write_record(&loser.record()))
+            .try_for_each(|loser| self.disk.write_record(loser))
             .and_then(|()| stale.map_or(Ok(()), |before| self.disk.remove_manifest(&before)));
         if let Err(e) = cleared {
             // The newest record has a name that two claim, and the next start sweeps.

@@ -73,9 +73,9 @@ impl Shared {
 
     fn record_durable(&self, id: &ImageId) -> Result<(), Error> {
         let _changing = self.change();
-        let entry = self.index().set_durable(id);
+        let record = self.index().set_durable(id);
         // It may be gone again.
-        entry.map_or(Ok(()), |entry| self.disk.write_record(&entry.record()))
+        record.map_or(Ok(()), |record| self.disk.write_record(&record))
     }
 
     /// Has an image made durable soon.

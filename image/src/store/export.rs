@@ -38,22 +38,20 @@ pub struct ExportedLayer {
 impl Store {
     /// An image's configuration, byte by byte.
     pub(crate) async fn configuration(&self, name: &str) -> Result<Vec<u8>, Error> {
-        let entry = self.0.index().find(name).cloned();
-        let entry = entry.ok_or_else(|| Error::Unknown { name: name.to_owned() })?;
+        let (image, _) = self.held(name)?;
         let shared = self.0.clone();
-        blocking(move || shared.disk.read_config(&entry.image)).await
+        blocking(move || shared.disk.read_config(&image)).await
     }
 
     /// Gets ready to give an image away. What its layers were compressed to is not kept; their archives are made
     /// again, byte by byte.
     pub(crate) async fn export(&self, name: &str) -> Result<Export, Error> {
-        let entry = self.0.index().find(name).cloned();
-        let entry = entry.ok_or_else(|| Error::Unknown { name: name.to_owned() })?;
-        if let Some(kind) = &entry.image.artifact_type {
+        let (image, handles) = self.held(name)?;
+        if let Some(kind) = &image.artifact_type {
             let (what, reason) = (format!("export of {name}"), format!("it is an artifact of type {kind:?}"));
             return Err(Error::Unsupported { what, reason });
         }
-        let layers = entry.layers.iter().map(|layer| {
+        let layers = handles.iter().map(|layer| {
             let record = layer.record();
             let bytes = record.archive_bytes.ok_or_else(|| Error::Unsupported {
                 what: format!("export of layer {}", record.diff_id),
@@ -62,22 +60,29 @@ impl Store {
             Ok(ExportedLayer { diff_id: record.diff_id.clone(), bytes })
         });
         let layers = layers.collect::<Result<_, Error>>()?;
-        let others = self.others(&entry.image);
-        let (shared, image) = (self.0.clone(), entry.image.clone());
-        let config = blocking(move || shared.disk.read_config(&image)).await?;
+        let others = self.others(&image);
+        let (shared, of) = (self.0.clone(), image.clone());
+        let config = blocking(move || shared.disk.read_config(&of)).await?;
         Ok(Export {
-            id: entry.image.id.clone(),
-            tags: entry.image.repo_tags.clone(),
+            id: image.id.clone(),
+            tags: image.repo_tags.clone(),
             config: config.into(),
             layers,
             others,
             store: self.clone(),
-            handles: entry.layers,
+            handles,
         })
     }
 }
 
 impl Store {
+    /// Returns an image with its layers, which stay while they are held.
+    fn held(&self, name: &str) -> Result<(Arc<Image>, Vec<Layer>), Error> {
+        let index = self.0.index();
+        let entry = index.find(name).ok_or_else(|| Error::Unknown { name: name.to_owned() })?;
+        Ok((entry.image.clone(), entry.layers.clone()))
+    }
+
     /// Returns the images that came in the same index and share a repository with `image`.
     fn others(&self, image: &Image) -> Vec<ImageId> {
         let Some(index) = &image.index else { return Vec::new() };

@@ -24,8 +24,8 @@ pub(super) struct Index {
     pub(super) unpacking: HashMap<Digest, watch::Receiver<()>>,
 }
 
-/// An image and what keeps it.
-#[derive(Clone, Debug)]
+/// An image and what keeps it. It is not copied: a copy would count as a lease.
+#[derive(Debug)]
 pub(super) struct Entry {
     pub(super) image: Arc<Image>,
     pub(super) layers: Vec<Layer>,
@@ -45,6 +45,18 @@ impl Entry {
             removed: false,
             named_at_ns,
             boot_id: None,
+            leases: Arc::new(()),
+        }
+    }
+
+    /// Returns what takes its place when it gets a name.
+    pub(super) fn renamed(&self, named_at_ns: i64) -> Self {
+        Self {
+            image: Arc::clone(&self.image),
+            layers: self.layers.clone(),
+            removed: self.removed,
+            named_at_ns,
+            boot_id: self.boot_id.clone(),
             leases: Arc::new(()),
         }
     }
@@ -85,8 +97,9 @@ impl Index {
         self.images.values()
     }
 
-    /// Puts an image in the place of what was known of it. Returns the other images that lost a name to it.
-    pub(super) fn insert(&mut self, mut entry: Entry) -> Vec<Entry> {
+    /// Puts an image in the place of what was known of it. Returns what to write of the other images, which
+    /// lost a name to it.
+    pub(super) fn insert(&mut self, mut entry: Entry) -> Vec<Record> {
         if let Some(before) = self.images.get(&entry.image.id) {
             entry.leases = Arc::clone(&before.leases);
         }
@@ -129,16 +142,16 @@ impl Index {
     }
 
     /// Hides an image whose layers are still in use. It keeps no name.
-    pub(super) fn hide(&mut self, id: &ImageId) -> Option<Entry> {
+    pub(super) fn hide(&mut self, id: &ImageId) -> Option<Record> {
         let entry = self.images.get_mut(id)?;
         entry.removed = true;
         let mut image = (*entry.image).clone();
         image.repo_tags.clear();
         image.repo_digests.clear();
         entry.image = Arc::new(image);
-        let entry = entry.clone();
+        let record = entry.record();
         self.names.retain(|_, owner| owner != id);
-        Some(entry)
+        Some(record)
     }
 
     /// Marks the images whose names are to be pinned, and no others.
@@ -153,10 +166,10 @@ impl Index {
     }
 
     /// Notes that everything of an image is on disk.
-    pub(super) fn set_durable(&mut self, id: &ImageId) -> Option<Entry> {
+    pub(super) fn set_durable(&mut self, id: &ImageId) -> Option<Record> {
         let entry = self.images.get_mut(id)?;
         entry.boot_id = None;
-        Some(entry.clone())
+        Some(entry.record())
     }
 
     /// Finds a layer that lives.
@@ -213,13 +226,13 @@ impl Index {
     }
 
     /// Takes names away from an image that it no longer owns.
-    fn strip(&mut self, id: &ImageId) -> Option<Entry> {
+    fn strip(&mut self, id: &ImageId) -> Option<Record> {
         let names = &self.names;
         let entry = self.images.get_mut(id)?;
         let mut image = (*entry.image).clone();
         image.repo_tags.retain(|name| names.get(name) == Some(id));
         image.repo_digests.retain(|name| names.get(name) == Some(id));
         entry.image = Arc::new(image);
-        Some(entry.clone())
+        Some(entry.record())
     }
 }
