@@ -11,7 +11,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::{Node, Result, cgroup};
+use crate::{Node, Result, cgroup, eventually};
 
 /// What of a node without pods and without a daemon is left, images aside.
 pub fn of_node(node: &Node) -> Result<Vec<String>> {
@@ -36,6 +36,30 @@ pub fn of_node_files(node: &Node) -> Vec<String> {
         names.into_iter().map(|name| format!("file {place}/{name}")).collect()
     };
     places.into_iter().flat_map(in_place).collect()
+}
+
+/// Every path below a directory.
+pub fn files(dir: &Path) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        all.insert(entry.path().display().to_string());
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            all.extend(files(&entry.path()));
+        }
+    }
+    all
+}
+
+/// Waits until a directory has the files that it had, and names those that it is not so for.
+pub async fn as_before(dir: &Path, before: &BTreeSet<String>) -> Result {
+    let mut changed = Vec::new();
+    let same = eventually("nothing is left of what was begun", async || {
+        let now = files(dir);
+        changed = now.symmetric_difference(before).cloned().collect();
+        Ok((now == *before).then_some(()))
+    })
+    .await;
+    same.with_context(|| changed.join("\n"))
 }
 
 /// Undoes by force what [`of_node`] found, so that one failed test does not spoil the next.

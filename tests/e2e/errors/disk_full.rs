@@ -2,17 +2,16 @@
 //!
 //! The data directory of these nodes is a small file system of its own.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use corten_tests::image::{Image, Layer};
 use corten_tests::origin::Origin;
 use corten_tests::registry::BUSYBOX;
-use corten_tests::{Container, Kubelet, Result, Setup, eventually, on_own_node};
+use corten_tests::{Container, Kubelet, Result, Setup, census, on_own_node};
 use k8s_cri::v1 as wire;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::json;
@@ -61,29 +60,6 @@ impl Drop for Filler {
     }
 }
 
-/// Every path below the data directory.
-fn files(dir: &Path) -> BTreeSet<String> {
-    let mut all = BTreeSet::new();
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        all.insert(entry.path().display().to_string());
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            all.extend(files(&entry.path()));
-        }
-    }
-    all
-}
-
-async fn as_before(small: &Small, before: &BTreeSet<String>) -> Result {
-    let mut changed = Vec::new();
-    let same = eventually("nothing is left of what was begun", async || {
-        let now = files(&small.root);
-        changed = now.symmetric_difference(before).cloned().collect();
-        Ok((now == *before).then_some(()))
-    })
-    .await;
-    same.with_context(|| changed.join("\n"))
-}
-
 #[track_caller]
 fn says_full(what: &str, message: &str) {
     let full = message.contains("No space left on device") || message.contains("the disk is too full");
@@ -101,7 +77,7 @@ fn a_pull_or_an_import_that_does_not_fit_leaves_nothing_and_harms_nothing() {
         let small = Small::mount(kubelet, "size=24m,mode=0700")?;
         let pod = kubelet.pod().run().await?;
         let container = pod.container().start().await?;
-        let before = files(&small.root);
+        let before = census::files(&small.root);
         let origin = Origin::start()?;
         let layers = vec![Layer::new().file("small", b"1"), Layer::new().file("large", &noise(40 << 20))];
         let large = Image::new(&json!({}), layers)?;
@@ -109,7 +85,7 @@ fn a_pull_or_an_import_that_does_not_fit_leaves_nothing_and_harms_nothing() {
         let status = kubelet.pull(&reference).await.err().context("a pull that does not fit")?;
         says_full("pull", status.message());
         assert_eq!(kubelet.image_status(&reference).await?, None);
-        as_before(&small, &before).await?;
+        census::as_before(&small.root, &before).await?;
 
         let layout = kubelet.node().dir().join("large");
         large.write_layout(&layout)?;
@@ -119,7 +95,7 @@ fn a_pull_or_an_import_that_does_not_fit_leaves_nothing_and_harms_nothing() {
         let output = kubelet.node().cli(&import)?.output()?;
         ensure!(!output.status.success(), "the import fits");
         says_full("import", &String::from_utf8_lossy(&output.stderr));
-        as_before(&small, &before).await?;
+        census::as_before(&small.root, &before).await?;
 
         assert_eq!(container.sh("echo alive").await?, "alive");
         let fits = origin.offer("fits", &Image::new(&json!({}), vec![Layer::new().file("a", b"1")])?);
@@ -134,12 +110,12 @@ fn a_pull_or_an_import_that_does_not_fit_leaves_nothing_and_harms_nothing() {
 fn a_layer_of_more_files_than_there_are_inodes_leaves_nothing() {
     on_own_node(&Setup::default(), async |kubelet| {
         let small = Small::mount(kubelet, "size=64m,nr_inodes=600,mode=0700")?;
-        let before = files(&small.root);
+        let before = census::files(&small.root);
         let layer = (0..1000).fold(Layer::new(), |layer, number| layer.file(&number.to_string(), b""));
         let reference = Origin::start()?.offer("many", &Image::new(&json!({}), vec![layer])?);
         let status = kubelet.pull(&reference).await.err().context("a pull that does not fit")?;
         says_full("pull", status.message());
-        as_before(&small, &before).await
+        census::as_before(&small.root, &before).await
     });
 }
 
@@ -154,7 +130,7 @@ fn on_a_full_disk_what_runs_goes_on_nothing_new_begins_and_everything_can_be_rem
         let reference =
             Origin::start()?.offer("tiny", &Image::new(&json!({}), vec![Layer::new().file("a", b"1")])?);
         let request = pod.container().request().await?;
-        let before = files(&small.root);
+        let before = census::files(&small.root);
         let filler = small.fill()?;
 
         let status = kubelet.pull(&reference).await.err().context("a pull on a full disk")?;
@@ -177,7 +153,7 @@ fn on_a_full_disk_what_runs_goes_on_nothing_new_begins_and_everything_can_be_rem
         drop(filler);
         let gone = created.id.clone();
         let before = before.into_iter().filter(|path| !path.contains(&gone)).collect();
-        as_before(&small, &before).await?;
+        census::as_before(&small.root, &before).await?;
 
         let another = Container::create(&pod, request).await?;
         let filler = small.fill()?;

@@ -1,50 +1,21 @@
 //! Images that are missing, damaged or hostile.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::path::Path;
-
-use anyhow::Context;
 use corten_tests::image::{Image, Layer, digest};
 use corten_tests::origin::{Fault, Origin};
 use corten_tests::registry::BUSYBOX;
-use corten_tests::{Kubelet, Result, Setup, eventually, on_node, on_own_node};
+use corten_tests::{Kubelet, Result, Setup, census, on_node, on_own_node};
 use serde_json::json;
 use tonic::Code;
 
-/// Every path below the data directory.
-fn files(dir: &Path) -> BTreeSet<String> {
-    let mut all = BTreeSet::new();
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        all.insert(entry.path().display().to_string());
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            all.extend(files(&entry.path()));
-        }
-    }
-    all
-}
-
-/// Waits until the data directory has the files that it had.
-async fn as_before(kubelet: &Kubelet, before: &BTreeSet<String>) -> Result {
-    let mut changed = Vec::new();
-    let same = eventually("nothing of the failed pull is left", async || {
-        let now = files(&kubelet.node().root());
-        changed = now.symmetric_difference(before).cloned().collect();
-        Ok((now == *before).then_some(()))
-    })
-    .await;
-    same.with_context(|| changed.join("\n"))
-}
-
 /// Pulls, expects an error, and expects the data directory to be as before.
 async fn refused(kubelet: &Kubelet, reference: &str) -> Result<tonic::Status> {
-    let before = files(&kubelet.node().root());
+    let before = census::files(&kubelet.node().root());
     let status = match kubelet.pull(reference).await {
         Ok(id) => anyhow::bail!("{reference} was pulled as {id}"),
         Err(status) => status,
     };
     assert_eq!(kubelet.image_status(reference).await?, None);
-    as_before(kubelet, &before).await?;
+    census::as_before(&kubelet.node().root(), &before).await?;
     Ok(status)
 }
 
@@ -206,14 +177,14 @@ fn a_hostile_layer_is_refused_and_named() {
 #[test]
 fn a_pull_whose_caller_leaves_is_stopped() {
     on_own_node(&Setup::default(), async |kubelet| {
-        let before = files(&kubelet.node().root());
+        let before = census::files(&kubelet.node().root());
         let origin = Origin::start()?;
         let image = Image::new(&json!({}), vec![Layer::new().file("file", &vec![1; 1 << 20])])?;
         let reference = origin.offer("left", &image);
         origin.spoil_blob("left", &image.blobs[0].0, Fault::Stalled);
         let limit = std::time::Duration::from_secs(1);
         assert!(tokio::time::timeout(limit, kubelet.pull(&reference)).await.is_err());
-        as_before(kubelet, &before).await?;
+        census::as_before(&kubelet.node().root(), &before).await?;
         // And the next one is not held up by it.
         origin.release();
         kubelet.pull(&reference).await?;

@@ -7,9 +7,11 @@ use corten_tests::distribution::{Distribution, Settings};
 use corten_tests::image::{Image, digest};
 use corten_tests::kubelet::spec;
 use corten_tests::origin::Origin;
-use corten_tests::{Container, Kubelet, Pod, Result, Setup, newest, on_own_node};
+use corten_tests::{Container, Kubelet, Result, Setup, on_own_node};
 use k8s_cri::v1 as wire;
-use tonic::{Code, Status};
+use tonic::Code;
+
+use super::image_volumes::{start, with};
 
 const CHART: &str = "application/vnd.cncf.helm.config.v1+json";
 const CONTENT: &str = "application/vnd.cncf.helm.chart.content.v1.tar+gzip";
@@ -32,24 +34,6 @@ async fn offered(kubelet: &Kubelet, image: &Image) -> Result<String> {
     let reference = Origin::start()?.offer(&format!("files{}", kubelet.unique()), image);
     kubelet.image(&reference).await?;
     Ok(reference)
-}
-
-async fn create<'a>(pod: &'a Pod<'a>, image: &str, sub_path: &str) -> Result<Result<Container<'a>, Status>> {
-    let mut request: newest::CreateContainerRequest = newest::same(&pod.container().request().await?)?;
-    request.config.get_or_insert_default().mounts.push(newest::Mount {
-        container_path: "/volume".to_owned(),
-        readonly: true,
-        image: Some(newest::ImageSpec { image: image.to_owned(), ..Default::default() }),
-        image_sub_path: sub_path.to_owned(),
-        ..Default::default()
-    });
-    Ok(Container::create_newest(pod, request).await)
-}
-
-async fn start<'a>(pod: &'a Pod<'a>, image: &str, sub_path: &str) -> Result<Container<'a>> {
-    let container = create(pod, image, sub_path).await??;
-    container.start().await?;
-    Ok(container)
 }
 
 #[test]
@@ -98,7 +82,10 @@ fn files_stand_where_their_titles_say_and_are_never_written() {
         assert_eq!(part.sh("cat /volume/two.txt /volume/deep/three.txt").await?, "two\nthree");
         let file = start(&pod, &name, "conf/two.txt").await?;
         assert_eq!(file.sh("cat /volume").await?, "two");
-        let status = create(&pod, &name, "absent").await?.err().context("a part that is not there")?;
+        let status = Container::create_newest(&pod, with(&pod, &name, "absent").await?)
+            .await
+            .err()
+            .context("a part that is not there")?;
         assert_eq!(status.code(), Code::NotFound, "{status}");
         Ok(())
     });

@@ -26,7 +26,11 @@ async fn data(kubelet: &Kubelet) -> Result<String> {
 }
 
 /// A request for a container that has a part of an image, or all of it, on `/volume`.
-async fn with(pod: &Pod<'_>, image: &str, sub_path: &str) -> Result<newest::CreateContainerRequest> {
+pub(super) async fn with(
+    pod: &Pod<'_>,
+    image: &str,
+    sub_path: &str,
+) -> Result<newest::CreateContainerRequest> {
     let mut request: newest::CreateContainerRequest = newest::same(&pod.container().request().await?)?;
     request.config.get_or_insert_default().mounts.push(newest::Mount {
         container_path: "/volume".to_owned(),
@@ -38,7 +42,7 @@ async fn with(pod: &Pod<'_>, image: &str, sub_path: &str) -> Result<newest::Crea
     Ok(request)
 }
 
-async fn start<'a>(pod: &'a Pod<'a>, image: &str, sub_path: &str) -> Result<Container<'a>> {
+pub(super) async fn start<'a>(pod: &'a Pod<'a>, image: &str, sub_path: &str) -> Result<Container<'a>> {
     let container = Container::create_newest(pod, with(pod, image, sub_path).await?).await?;
     container.start().await?;
     Ok(container)
