@@ -263,9 +263,7 @@ impl Node {
         })
         .await
     }
-}
 
-impl Node {
     /// The cgroup that the kubelet made for a pod, from its name in the driver's form.
     pub(crate) fn pod_cgroup(&self, parent: &str) -> Result<runtime::cgroup::CgroupPath> {
         let path = self.runtime.cgroups().parent(parent);

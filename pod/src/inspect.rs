@@ -12,9 +12,8 @@ use crate::sandbox::Sandbox;
 impl Node {
     pub(crate) async fn inspect_pod(self: &Arc<Self>, id: &str) -> Result<Value> {
         let pod = self.table.pod(id)?;
-        let node = self.clone();
-        let network = blocking(move || Ok(node.network.show_result(&pod.id)));
-        let (network, pod) = (network.await?, self.table.pod(id)?);
+        let (node, inspected) = (self.clone(), pod.clone());
+        let network = blocking(move || Ok(node.network.show_result(&inspected.id))).await?;
         let monitor = pod.monitor();
         Ok(json!({
             "sandboxID": pod.id,

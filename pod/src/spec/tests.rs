@@ -175,7 +175,6 @@ fn golden_everything_asked_for() {
         selinux_relabel: false,
         users: None,
     }];
-    case.confinement.apparmor = Some("corten-default".into());
     case.image_volumes = vec!["/run/corten/pods/p1/images/ab/c1-0".into()];
     case.image.volumes = vec!["/cache".into(), "/data".into(), "/../../escape".into()];
     check("everything", &case);
