@@ -3,8 +3,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::Context;
 use nix::mount::{MntFlags, umount2};
@@ -86,38 +87,52 @@ fn names(dir: &Path) -> Vec<String> {
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
-/// Processes other than this one whose command line, cgroups, links or open files name one of `parts`.
+/// Processes whose command line, cgroups, links or open files name one of `parts`.
 fn processes(parts: &[&str]) -> Result<Vec<(i32, String)>> {
     let mut found = Vec::new();
-    let own = i32::try_from(std::process::id())?;
     for entry in fs::read_dir("/proc").context("read /proc")?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
-            continue;
-        };
-        let dir = entry.path();
-        let text = |name: &str| {
-            let bytes = fs::read(dir.join(name)).unwrap_or_default();
-            String::from_utf8_lossy(&bytes).replace('\0', " ")
-        };
-        if pid == own || text("stat").contains(") Z ") {
-            continue;
-        }
-        let command = text("cmdline");
-        let mut traces = command.clone() + &text("cgroup");
-        let files = fs::read_dir(dir.join("fd")).into_iter().flatten().flatten().map(|file| file.path());
-        for link in ["cwd", "root", "exe"].map(|name| dir.join(name)).into_iter().chain(files) {
-            if let Ok(target) = fs::read_link(link) {
-                traces.push('\n');
-                traces.push_str(&target.to_string_lossy());
-            }
-        }
-        // The registry is the fixture's own.
-        let is_registry = command.contains("docker-registry") || command.contains("hack/images");
-        if !is_registry && parts.iter().any(|part| names_it(&traces, part)) {
-            found.push((pid, format!("process {pid} {}{command}", text("comm").trim_end())));
+        if let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok())
+            && is_of(pid, parts)
+        {
+            found.push(pid);
         }
     }
-    Ok(found)
+    if !found.is_empty() {
+        // A program that is just being run has its parent's files for a moment.
+        std::thread::sleep(Duration::from_millis(20));
+        found.retain(|pid| is_of(*pid, parts));
+    }
+    let name = |pid| format!("process {pid} {}{}", text(pid, "comm").trim_end(), text(pid, "cmdline"));
+    Ok(found.into_iter().map(|pid| (pid, name(pid))).collect())
+}
+
+/// Whether a process names one of `parts`. What this one runs, and has not yet run, does not, though it has its files.
+fn is_of(pid: i32, parts: &[&str]) -> bool {
+    let dir = PathBuf::from(format!("/proc/{pid}"));
+    let is_own = fs::read_link(dir.join("exe")).ok() == fs::read_link("/proc/self/exe").ok();
+    if is_own || text(pid, "stat").contains(") Z ") {
+        return false;
+    }
+    let command = text(pid, "cmdline");
+    // The registry is the fixture's own.
+    if command.contains("docker-registry") || command.contains("hack/images") {
+        return false;
+    }
+    let mut traces = command + &text(pid, "cgroup");
+    let files = fs::read_dir(dir.join("fd")).into_iter().flatten().flatten().map(|file| file.path());
+    for link in ["cwd", "root", "exe"].map(|name| dir.join(name)).into_iter().chain(files) {
+        if let Ok(target) = fs::read_link(link) {
+            traces.push('\n');
+            traces.push_str(&target.to_string_lossy());
+        }
+    }
+    parts.iter().any(|part| names_it(&traces, part))
+}
+
+/// A file of a process in procfs, empty when it is gone.
+fn text(pid: i32, name: &str) -> String {
+    let bytes = fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).replace('\0', " ")
 }
 
 /// Whether `part` occurs in `text` as a whole word or path: node 1 is not node 12, and nothing names no node.
@@ -179,6 +194,22 @@ fn cgroups_below(dir: &Path, all: &mut BTreeSet<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_test_is_about_to_run_is_not_left_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let _open = fs::File::create(dir.path().join("file")).unwrap();
+        let path = dir.path().display().to_string();
+        let others = std::thread::spawn(|| {
+            for _ in 0..300 {
+                assert!(Command::new("true").status().unwrap().success());
+            }
+        });
+        while !others.is_finished() {
+            assert_eq!(processes(&[&path]).unwrap(), []);
+        }
+        others.join().unwrap();
+    }
 
     #[test]
     fn a_node_is_not_taken_for_another() {
