@@ -2,7 +2,11 @@
 # shellcheck shell=bash disable=SC2154 # variables and functions of hack/test
 
 # Of the end-to-end tests, what depends on the machine: control groups, security modules, the kernel's age, systemd.
-guest_names=(functional crash security errors::requests errors::network errors::config)
+guest_names=(functional crash security errors::cgroups errors::requests errors::network
+  errors::config)
+
+# Of these, what hack/test runs there without --vm, beside the kubelet's pod of tests/vm/slices.sh.
+guest_few=(functional::limits functional::bounds)
 
 # What the guest is for, and what an emulated processor cannot do in time.
 guest_unfit=(
@@ -12,35 +16,67 @@ guest_unfit=(
   --skip functional::sandboxed
 )
 
-# guest_make: the guest, the tests' program and the package; fails when the guest cannot be had.
+# How many times as long as usual things may take there.
+guest_slowness=${CORTEN_TEST_SLOWNESS:-5}
+
+# guest_make: the guest, and the programs for it. Fails when the guest cannot be had, which is no failed test.
 guest_make() {
   guest=$work/guest
   mkdir -p "$guest/bin"
   title 'the guest'
-  if ! hack/vm --make 2>&1 | tee "$guest/log"; then
-    skip 'tests in the guest' "it cannot be made: $(tail -n 1 "$guest/log")"
+  # One that was made has booted.
+  if ! hack/vm --made 2>&1 | tee "$guest/log"; then
+    skip 'tests in the guest' "it cannot be had: $(tail -n 1 "$guest/log")"
     return 1
   fi
-  local programs e2e tests=(cargo test --quiet --package corten-tests --test e2e)
+  check 'programs for the guest' guest_programs
+}
+
+# test_program ARG...: the path of the program that cargo test with these arguments would run.
+test_program() {
+  cargo test --quiet --no-run --message-format=json "$@" |
+    sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1
+}
+
+guest_programs() {
+  local programs program
   programs=$(dirname "$(realpath "${CORTEN_BIN:-${CARGO_TARGET_DIR:-target}/release/corten}")")
-  e2e=$("${tests[@]}" --no-run --message-format=json |
-    sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
-  strip -o "$guest/bin/e2e" "$e2e" || return 1
+  strip -o "$guest/bin/e2e" "$(test_program --package corten-tests --test e2e)" || return 1
+  strip -o "$guest/bin/unit" "$(test_program --package corten-runtime --lib)" || return 1
   for program in corten corten-runtime; do strip -o "$guest/bin/$program" "$programs/$program" || return 1; done
+  guest_images "$(realpath "${CORTEN_IMAGES:-target/images}")" "$guest/images" || return 1
   # At the same places as here, since the program of the tests knows them.
   here=$(pwd -P)
   guest_copies=(
-    --copy "$guest/bin/e2e:/root/e2e" --copy "$guest/bin/corten:/usr/local/bin/corten"
-    --copy "$guest/bin/corten-runtime:/usr/local/bin/corten-runtime"
-    --copy "$here/hack:$here/hack" --copy "${CORTEN_IMAGES:-$here/target/images}:$here/target/images"
+    --copy "$guest/bin:/usr/local/bin" --copy "$here/tests/vm:/root/vm"
+    --copy "$here/hack:$here/hack" --copy "$guest/images:$here/target/images"
   )
 }
 
-# guest_e2e NAME...: the end-to-end tests in the guest.
-guest_e2e() {
-  tests 'in the guest: tests that start containers' hack/vm --timeout 3000 "${guest_copies[@]}" \
+# guest_images FROM TO: the stand-in images without the large ones of hack/bench, by hard links.
+guest_images() {
+  local from=$1 to=$2 registry=registry/docker/registry/v2 repository digest
+  rm -rf "$to"
+  mkdir -p "$to/$registry/blobs/sha256" "$to/layout/blobs/sha256" || return 1
+  cp -al "$from/docker-registry" "$from/base.stamp" "$to/" || return 1
+  cp -al "$from"/layout/*.json "$from/layout/oci-layout" "$to/layout/" || return 1
+  cp -al "$from/$registry/repositories" "$to/$registry/" || return 1
+  rm -rf "$to/$registry/repositories/corten"
+  while read -r digest; do
+    mkdir -p "$to/$registry/blobs/sha256/${digest:0:2}"
+    cp -al "$from/$registry/blobs/sha256/${digest:0:2}/$digest" "$to/$registry/blobs/sha256/${digest:0:2}/" || return 1
+    [ ! -e "$from/layout/blobs/sha256/$digest" ] ||
+      cp -al "$from/layout/blobs/sha256/$digest" "$to/layout/blobs/sha256/" || return 1
+  done < <(find "$to/$registry/repositories" -name link -printf '%h\n' | sed 's,.*/,,' | grep -E '^[0-9a-f]{64}$' | sort -u)
+}
+
+# in_guest NAME SCRIPT [ARG]...: test programs there, as tests/vm/SCRIPT.sh runs them.
+in_guest() {
+  local name=$1 script=$2; shift 2
+  rm -f "$guest/skipped"
+  tests "in the guest: $name" hack/vm --timeout $((600 * guest_slowness)) "${guest_copies[@]}" \
     --get "/root/skipped:$guest/skipped" -- env CORTEN_BIN=/usr/local/bin/corten \
-    CORTEN_TEST_SKIPPED=/root/skipped CORTEN_TEST_SLOWNESS=5 /root/e2e "$@" "${guest_unfit[@]}"
+    CORTEN_TEST_SKIPPED=/root/skipped "CORTEN_TEST_SLOWNESS=$guest_slowness" bash "/root/vm/$script.sh" "$@"
   [ ! -e "$guest/skipped" ] || take_skipped "$guest/skipped"
 }
 
@@ -58,9 +94,17 @@ guest_package() {
   guest_scripts=(--copy "$guest/package:/root/package" --copy "$here/tests/vm:/root/vm")
 }
 
+# guest_some: a few minutes of it, for every run of all tests.
+guest_some() {
+  guest_make || return 0
+  check 'the package' guest_package || return 0
+  guest_copies+=(--copy "$guest/package:/root/package")
+  in_guest 'limits with systemd and cgroup v2' some "${guest_few[@]}"
+}
+
 # guest_script SCRIPT [ARG]...: tests of tests/vm. With options of hack/vm in guest_options.
 guest_script() {
-  tests "in the guest: $1" hack/vm --timeout 900 "${guest_scripts[@]}" ${guest_options[@]+"${guest_options[@]}"} \
+  tests "in the guest: $1" hack/vm --timeout $((180 * guest_slowness)) "${guest_scripts[@]}" ${guest_options[@]+"${guest_options[@]}"} \
     -- bash "/root/vm/$1.sh" "${@:2}"
 }
 
@@ -68,7 +112,7 @@ guest_all() {
   local names=("$@") round
   guest_make || return 0
   [ $# != 0 ] || names=("${guest_names[@]}")
-  guest_e2e "${names[@]}"
+  in_guest 'tests that start containers' e2e "${names[@]}" "${guest_unfit[@]}"
   [ $# = 0 ] || return 0
   check 'the package' guest_package
   local deb=/root/package/corten.deb image=/root/package/image.tar
@@ -82,7 +126,7 @@ guest_all() {
   guest_script reboot after
   rm -f "$guest/disk"
   # The power goes at three moments.
-  local images=(--copy "$here/hack:$here/hack" --copy "${CORTEN_IMAGES:-$here/target/images}:$here/target/images")
+  local images=(--copy "$here/hack:$here/hack" --copy "$guest/images:$here/target/images")
   for round in 3 11 20; do
     guest_options=(--disk "$guest/disk" --cut "${images[@]}")
     guest_script cut before "$here/target/images" $round $deb

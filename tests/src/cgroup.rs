@@ -86,6 +86,11 @@ impl Cgroup {
         self.read("cpuset", &["cpuset.cpus"])
     }
 
+    /// A file of its cgroup, which only v2 may have.
+    pub fn file(&self, name: &str) -> Result<String> {
+        self.read("", &[name])
+    }
+
     /// Whether the kernel's unified hierarchy is the only one.
     pub fn is_unified() -> bool {
         Path::new(MOUNT).join("cgroup.controllers").exists()

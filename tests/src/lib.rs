@@ -9,6 +9,7 @@
 //! reaches the stand-in images (see `hack/images conf`), which keeps the tests themselves honest. With
 //! `CRI_HANDLER=runc` the pods of a test that names no handler are for that one.
 
+pub mod bus;
 pub mod census;
 pub mod cgroup;
 pub mod container;

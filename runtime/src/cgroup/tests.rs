@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::fixture::directory_of;
 use super::*;
 
+mod replacement;
+
 /// A place of its own for one test, removed with all that is in it.
 struct Scene {
     cgroups: Cgroups,

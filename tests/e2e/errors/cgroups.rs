@@ -1,16 +1,13 @@
 //! Control groups that cannot be as they are asked for: each is a clear error, and nothing is left behind.
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
+use corten_tests::bus::{self, Bus};
+use corten_tests::wait::slowness;
 use corten_tests::{Kubelet, Pod, Result, on_own_node, skip};
 use k8s_cri::v1 as wire;
-
-/// Where hack/vm says that this machine is a guest of its own.
-const GUEST: &str = "/run/hack-vm";
 
 async fn has_systemd(kubelet: &Kubelet) -> Result<bool> {
     let config = kubelet.cri().runtime.runtime_config(wire::RuntimeConfigRequest {}).await?.into_inner();
@@ -83,47 +80,34 @@ fn a_controller_that_is_not_there_is_named() {
     });
 }
 
-/// Stops the bus for as long as it lives.
-struct Stopped(String);
-
-impl Stopped {
-    fn bus() -> Result<Self> {
-        let output =
-            Command::new("systemctl").args(["show", "--property=MainPID", "--value", "dbus"]).output();
-        let pid = String::from_utf8(output.context("run systemctl")?.stdout)?.trim().to_owned();
-        let stopped = Self(pid);
-        stopped.signal("-STOP")?;
-        Ok(stopped)
+/// A node with a bus that can be made to hang, and works yet; none where systemd does not own the cgroups.
+async fn on_bus(kubelet: &Kubelet) -> Result<Bus> {
+    if !has_systemd(kubelet).await? {
+        return skip("the cgroup driver is not systemd");
     }
-
-    fn signal(&self, signal: &str) -> Result {
-        ensure!(Command::new("kill").args([signal, &self.0]).status()?.success(), "kill {signal} {}", self.0);
-        Ok(())
-    }
+    let bus = Bus::start()?;
+    kubelet.node().kill_daemon()?;
+    kubelet.node().start_daemon_with(&[(bus::VARIABLE, &bus.address())])?;
+    Ok(bus)
 }
 
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        self.signal("-CONT").ok();
-    }
+fn check_refusal(status: &tonic::Status, began: Instant) {
+    assert!(status.message().contains("systemd does not answer within"), "{status}");
+    // Its deadline of 30 s, once for what is asked and once for taking it down.
+    assert!(began.elapsed() < Duration::from_secs(80) * slowness(), "{:?}", began.elapsed());
 }
 
 #[test]
 fn a_bus_that_hangs_is_said_in_time_and_works_again_afterwards() {
     on_own_node(&Default::default(), async |kubelet| {
-        if !has_systemd(kubelet).await? {
-            return skip("the cgroup driver is not systemd");
-        }
-        if !Path::new(GUEST).exists() {
-            return skip("it stops the machine's D-Bus: only in a guest of hack/vm");
-        }
+        let bus = on_bus(kubelet).await?;
         let pod = kubelet.pod().run().await?;
+        pod.container().start().await?.remove().await?;
         let began = Instant::now();
-        let bus = Stopped::bus()?;
+        bus.hang(true);
         let status = pod.container().refused().await?;
-        drop(bus);
-        assert!(status.message().contains("systemd does not answer within"), "{status}");
-        assert!(began.elapsed().as_secs() < 80, "{:?}", began.elapsed());
+        bus.hang(false);
+        check_refusal(&status, began);
         pod.container().start().await?;
         // What of the first one could not be taken down meanwhile goes with its pod.
         pod.remove().await?;
@@ -131,5 +115,30 @@ fn a_bus_that_hangs_is_said_in_time_and_works_again_afterwards() {
         let left = fs::read_to_string("/proc/self/mounts")?;
         assert!(!left.contains(&format!("{}/containers", kubelet.node().root().display())), "{left}");
         Ok(())
+    });
+}
+
+#[test]
+fn a_bus_that_never_answers_makes_no_pod_or_no_container() {
+    on_own_node(&Default::default(), async |kubelet| {
+        let bus = on_bus(kubelet).await?;
+        bus.hang(true);
+        let began = Instant::now();
+        let request = kubelet.pod().request().await?;
+        let status = match Pod::run(kubelet, request).await {
+            // Where another node has made the monitors' scope, nothing of a pod is systemd's.
+            Ok(pod) => pod.container().refused().await?,
+            Err(status) => {
+                assert_eq!(kubelet.pods(wire::PodSandboxFilter::default()).await?.len(), 0);
+                status
+            }
+        };
+        check_refusal(&status, began);
+        has_nothing(kubelet).await?;
+        bus.hang(false);
+        let pod = kubelet.pod().run().await?;
+        pod.container().start().await?;
+        pod.remove().await?;
+        has_nothing(kubelet).await
     });
 }

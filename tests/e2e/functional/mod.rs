@@ -3,6 +3,7 @@
 
 mod archives;
 mod artifacts;
+mod bounds;
 mod cli;
 mod cli_streams;
 mod containers;
