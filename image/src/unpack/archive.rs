@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead};
-use std::os::fd::OwnedFd;
+use std::os::fd::BorrowedFd;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat, statat};
 
@@ -104,16 +104,16 @@ impl<R: BufRead> Archive<R> {
     }
 
     /// Keeps the content of the file `name` of the layer, which is about to make room for something else.
-    pub(super) fn give_up(&mut self, parent: &OwnedFd, base: &[u8], name: &[u8]) -> Result<(), Failure> {
+    pub(super) fn give_up(&mut self, parent: BorrowedFd<'_>, base: &[u8], name: &[u8]) -> io::Result<()> {
         let Some(skeleton) = &mut self.skeleton else { return Ok(()) };
         let Ok(found) = statat(parent, base, AtFlags::SYMLINK_NOFOLLOW) else { return Ok(()) };
         let size = found.st_size.cast_unsigned();
-        if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile || size == 0 {
+        if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile || !skeleton.has_room(size) {
             return Ok(());
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(parent, base, flags, Mode::empty()).map_err(Failure::write("read", name))?;
-        skeleton.lost(name, size, &mut File::from(file)).map_err(Failure::write("keep what was", name))
+        let file = openat(parent, base, flags, Mode::empty())?;
+        skeleton.lost(name, size, &mut File::from(file))
     }
 
     /// Returns the next of the entry's data, empty at its end.

@@ -3,7 +3,7 @@
 //! What the archive describes more than once is as the last entry says. Directories that it only implies have the
 //! metadata of the layers below, and are not looked at.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, Read};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -17,8 +17,10 @@ use super::name::Name;
 use super::tree::open_directory;
 use crate::{Algorithm, Digest, Hasher};
 
-/// How many differences are kept, because a later entry may explain them.
-const MAX_DIFFERENCES: usize = 1000;
+/// How much the differences may take that are kept because a later entry may explain them: the names, and what goes
+/// with each.
+const MAX_DIFFERENCES_BYTES: usize = 8 << 20;
+const DIFFERENCE_BYTES: usize = 64;
 
 /// Compares the layer in `root` with `archive`, and returns the archive's digest.
 pub(crate) fn compare(
@@ -28,24 +30,61 @@ pub(crate) fn compare(
 ) -> Result<Digest, String> {
     let mut archive = Archive::new(Hashing { input: archive, hasher: Hasher::new(algorithm) }, None);
     let mut place = Place { root, parent: None };
-    let mut differences: HashMap<Vec<u8>, &'static str> = HashMap::new();
+    let mut differences = Differences::default();
     while let Some(entry) = archive.next().map_err(|e| super::report::chain(&e))? {
         let name = Name::parse(&entry.name).map_err(str::to_owned)?;
-        match place.difference(&name, &entry) {
-            None => drop(differences.remove(name.as_bytes())),
-            Some(difference) => {
-                differences.insert(name.as_bytes().to_vec(), difference);
-                if differences.len() > MAX_DIFFERENCES {
-                    break;
-                }
-            }
+        if entry.kind != Kind::Directory && entry.kind != Kind::Device {
+            differences.forget_below(name.as_bytes());
+        }
+        if !differences.note(name.as_bytes(), place.difference(&name, &entry)) {
+            break;
         }
     }
-    if let Some((name, difference)) = differences.iter().min() {
+    if let Some((name, difference)) = differences.found.first_key_value() {
         return Err(format!("{}: {difference}", shown(name)));
     }
     let hashing = archive.finish().map_err(|e| super::report::chain(&e))?;
     Ok(hashing.hasher.finish())
+}
+
+/// What was found so far that no later entry explained, by its name.
+#[derive(Default)]
+struct Differences {
+    found: BTreeMap<Vec<u8>, &'static str>,
+    bytes: usize,
+}
+
+impl Differences {
+    /// Notes how the entry of this name was found: the last one counts. False: there is no room for more.
+    fn note(&mut self, name: &[u8], difference: Option<&'static str>) -> bool {
+        match difference {
+            None => self.forget(name),
+            Some(difference) if self.found.insert(name.to_vec(), difference).is_none() => {
+                self.bytes += name.len() + DIFFERENCE_BYTES;
+            }
+            Some(_) => {}
+        }
+        self.bytes <= MAX_DIFFERENCES_BYTES
+    }
+
+    fn forget(&mut self, name: &[u8]) {
+        if self.found.remove(name).is_some() {
+            self.bytes -= name.len() + DIFFERENCE_BYTES;
+        }
+    }
+
+    /// What was a directory is something else from here on.
+    fn forget_below(&mut self, name: &[u8]) {
+        if self.found.is_empty() {
+            return;
+        }
+        let (from, to) = ([name, b"/"].concat(), [name, b"0"].concat());
+        while let Some(below) =
+            self.found.range(from.clone()..to.clone()).next().map(|(name, _)| name.clone())
+        {
+            self.forget(&below);
+        }
+    }
 }
 
 /// Where entries are looked up; most lie beside the one before.

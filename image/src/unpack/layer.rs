@@ -7,7 +7,7 @@
 //! anywhere else they are refused. Follows the OCI image spec, `layer.md`, and the kernel's `overlayfs.rst`.
 
 use std::io::{self, BufRead};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags, chownat, fchmod, fsetxattr, futimens, linkat,
@@ -20,6 +20,7 @@ use super::deferred::Deferred;
 use super::failure::{Failure, shown};
 use super::limits::Limits;
 use super::name::Name;
+use super::remove;
 use super::tree::{self, Directory, Marked, Tree};
 
 pub(super) const WHITEOUT: &[u8] = b".wh.";
@@ -133,7 +134,9 @@ impl<'a> Layer<'a> {
         entry: &Entry,
         archive: &mut Archive<impl BufRead>,
     ) -> Result<(), Failure> {
-        self.tree.describe(name, |parent, base| archive.give_up(parent, base, name.as_bytes()))?;
+        self.tree.describe(name, |parent, base| {
+            archive.give_up(parent, base, name.as_bytes()).map_err(given_up(name.as_bytes()))
+        })?;
         if !entry.xattrs.is_empty() {
             let directory = self.tree.directory(name.as_bytes())?;
             set_xattrs(&directory, name.as_bytes(), entry)?;
@@ -265,8 +268,9 @@ impl<'a> Layer<'a> {
         tree::step();
         let made = match make() {
             Err(Errno::EXIST) => {
-                archive.give_up(&place.parent, place.base, place.name)?;
-                self.tree.clear(&place.parent, place.base).and_then(|()| make())
+                let mut witness = Witness { archive, path: place.parent_name().to_vec() };
+                self.tree.clear(&place.parent, place.base, &mut witness).map_err(given_up(place.name))?;
+                make()
             }
             other => other,
         };
@@ -304,6 +308,10 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
+    fn parent_name(&self) -> &[u8] {
+        self.name[..self.name.len() - self.base.len()].strip_suffix(b"/").unwrap_or_default()
+    }
+
     /// Sets owner and times of what cannot be opened.
     fn describe(&self, entry: &Entry) -> Result<(), Failure> {
         let flags = AtFlags::SYMLINK_NOFOLLOW;
@@ -315,6 +323,41 @@ impl Place<'_> {
         utimensat(&self.parent, self.base, &tree::timestamps(entry.mtime), flags)
             .map_err(Failure::write("set the times of", self.name))
     }
+}
+
+/// Keeps what it takes to make the archive again of a tree that goes.
+struct Witness<'a, R> {
+    archive: &'a mut Archive<R>,
+    /// The name of the directory in which something goes.
+    path: Vec<u8>,
+}
+
+impl<R: BufRead> remove::Witness for Witness<'_, R> {
+    type Error = io::Error;
+
+    fn goes(&mut self, directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
+        let length = self.path.len();
+        self.enter(name);
+        let kept = self.archive.give_up(directory, name, &self.path);
+        self.path.truncate(length);
+        kept
+    }
+
+    fn enter(&mut self, name: &[u8]) {
+        if !self.path.is_empty() {
+            self.path.push(b'/');
+        }
+        self.path.extend_from_slice(name);
+    }
+
+    fn leave(&mut self) {
+        let length = self.path.iter().rposition(|&b| b == b'/').unwrap_or_default();
+        self.path.truncate(length);
+    }
+}
+
+fn given_up(name: &[u8]) -> impl FnOnce(io::Error) -> Failure {
+    Failure::write("make room for", name)
 }
 
 fn is_reserved(component: &[u8]) -> bool {

@@ -14,6 +14,7 @@ use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
 use zstd::stream::read::Decoder;
 use zstd::stream::write::Encoder;
 
+use super::limits::Limits;
 use super::name::Name;
 use super::tree::open_directory;
 
@@ -38,11 +39,14 @@ const LEVEL: i32 = 1;
 pub(super) struct Skeleton {
     file: Encoder<'static, File>,
     piece: Vec<u8>,
+    /// Bytes of files that may still be kept as lost. A content is lost once; that of a file with several names may
+    /// be kept for each of them, but not without end.
+    unlost: u64,
 }
 
 impl Skeleton {
     pub(super) fn create(file: File) -> io::Result<Self> {
-        Ok(Self { file: Encoder::new(file, LEVEL)?, piece: Vec::with_capacity(PIECE) })
+        Ok(Self { file: Encoder::new(file, LEVEL)?, piece: Vec::with_capacity(PIECE), unlost: 0 })
     }
 
     /// Takes bytes of the archive.
@@ -61,11 +65,21 @@ impl Skeleton {
         if size == 0 {
             return Ok(());
         }
+        self.unlost = self.unlost.saturating_add(size).saturating_add(size);
         self.named(CONTENT, name, size)
+    }
+
+    /// Tells whether so much more is worth keeping of what goes.
+    pub(super) fn has_room(&self, size: u64) -> bool {
+        (1..=self.unlost).contains(&size)
     }
 
     /// Keeps the content of a file that goes, because a later entry has its name.
     pub(super) fn lost(&mut self, name: &[u8], size: u64, content: &mut impl Read) -> io::Result<()> {
+        let space = rustix::fs::fstatvfs(self.file.get_ref())?;
+        let full = |reason| io::Error::new(io::ErrorKind::StorageFull, reason);
+        Limits::default().check_space(&space, size).map_err(full)?;
+        self.unlost = self.unlost.saturating_sub(size);
         self.named(LOST, name, size)?;
         let copied = io::copy(&mut content.take(size), &mut self.file)?;
         if copied == size { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }

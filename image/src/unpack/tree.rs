@@ -118,7 +118,7 @@ impl Tree {
     pub(super) fn describe(
         &mut self,
         name: &Name,
-        give_up: impl FnOnce(&Directory, &[u8]) -> Result<(), Failure>,
+        give_up: impl FnOnce(BorrowedFd<'_>, &[u8]) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         self.implied.remove(name.as_bytes());
         if name.is_root() {
@@ -130,7 +130,7 @@ impl Tree {
             Ok(()) => self.made += 1,
             Err(Errno::EXIST) if is_directory(&parent, base) => {}
             Err(Errno::EXIST) => {
-                give_up(&parent, base)?;
+                give_up(parent.as_fd(), base)?;
                 drop(self.replace(&parent, base, name.as_bytes())?);
             }
             Err(e) => return Err(Failure::write("make directory", name.as_bytes())(e)),
@@ -138,18 +138,19 @@ impl Tree {
         Ok(())
     }
 
-    /// Removes what stands at a name, to make room for something else.
-    pub(super) fn clear(&mut self, parent: &Directory, base: &[u8]) -> rustix::io::Result<()> {
+    /// Removes what stands at a name, to make room for something else. `witness` sees what goes.
+    pub(super) fn clear<W: remove::Witness>(
+        &mut self,
+        parent: &Directory,
+        base: &[u8],
+        witness: &mut W,
+    ) -> Result<(), W::Error> {
         step();
-        match unlinkat(parent, base, AtFlags::empty()) {
-            Err(Errno::ISDIR) => {
-                self.cache.clear();
-                self.last = (Vec::new(), Rc::clone(&self.root));
-                remove::tree(parent.as_fd(), base)
-            }
-            Err(Errno::NOENT) => Ok(()),
-            other => other,
+        if is_directory(parent, base) {
+            self.cache.clear();
+            self.last = (Vec::new(), Rc::clone(&self.root));
         }
+        remove::tree_before(parent.as_fd(), base, witness)
     }
 
     /// Hides what the layers below have in a directory.

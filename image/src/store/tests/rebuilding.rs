@@ -94,11 +94,63 @@ async fn files_that_their_own_layer_replaced_are_made_again_too() {
 }
 
 #[tokio::test]
-async fn a_directory_that_its_own_layer_replaced_cannot_be_made_again() {
+async fn directories_that_their_own_layer_replaced_are_made_again_too() {
     let fixture = Fixture::new().await;
-    let layer = fixture.layer(None, &Tar::new().file("d/f", "1").file("d", "2")).await.unwrap();
-    let error = archive(&fixture, &layer).await.unwrap_err().to_string();
-    assert!(error.contains("d/f: it is gone"), "{error}");
+    let tar = Tar::new()
+        .dir("d")
+        .file("d/f", "1")
+        .file("d/empty", "")
+        .symlink("d/soft", "f")
+        .item(&Item::new(b'6', "d/fifo"))
+        .item(&Item::new(b'0', "d/deep/er/large").data(vec![b'x'; 300_000]).mode(0))
+        .file("d/deep/er/beside", "2")
+        .file("d/deep/twice", "at first")
+        .file("d/deep/twice", "and again")
+        .hard_link("outside", "d/deep/twice")
+        .file("d/.wh.gone", "")
+        .symlink("d", "elsewhere")
+        .file("d", "a file for a while")
+        .dir("d")
+        .file("d/f", "another")
+        .file("d/deep/twice", "of the second directory")
+        .file("outside", "its own")
+        .file("e/f/g", "goes with its directory")
+        .hard_link("e/f", "d/f");
+    let layer = fixture.layer(None, &tar).await.unwrap();
+    assert!(archive(&fixture, &layer).await.unwrap() == tar.end());
+    let check = async || fixture.store.check(&layer.record().chain).await.unwrap().unwrap().found;
+    assert_eq!(check().await.err().map(|e| e.to_string()), None);
+    let file = fixture.data.path().join("layers").join(&layer.record().name).join("d/deep/twice");
+    fs::remove_file(file).unwrap();
+    assert!(check().await.unwrap_err().to_string().contains("d/deep/twice: it is gone"));
+}
+
+#[tokio::test]
+async fn a_large_directory_that_its_own_layer_replaced_is_made_again_too() {
+    let fixture = Fixture::new().await;
+    let mut tar = Tar::new();
+    for number in 0..3000 {
+        tar = tar.file(&format!("d/{}/{number}", number % 7), &format!("content {number}"));
+    }
+    let tar = tar.file("d", "2");
+    let layer = fixture.layer(None, &tar).await.unwrap();
+    assert!(archive(&fixture, &layer).await.unwrap() == tar.end());
+    let checked = fixture.store.check(&layer.record().chain).await.unwrap().unwrap();
+    assert_eq!(checked.found.err().map(|e| e.to_string()), None);
+}
+
+#[tokio::test]
+async fn names_of_one_file_that_go_again_and_again_are_not_kept_without_end() {
+    let fixture = Fixture::new().await;
+    let noise: Vec<u8> = (0..40_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let mut tar = Tar::new().item(&Item::new(b'0', "large").data(noise.clone()));
+    for _ in 0..100 {
+        tar = tar.hard_link("name", "large").file("name", "");
+    }
+    let layer = fixture.layer(None, &tar).await.unwrap();
+    assert!(archive(&fixture, &layer).await.unwrap() == tar.end());
+    let skeleton = fs::metadata(layer.skeleton()).unwrap().len();
+    assert!(skeleton < noise.len() as u64 * 3, "{skeleton} bytes are kept of {}", noise.len());
 }
 
 #[tokio::test]
