@@ -51,7 +51,7 @@ const FREEZE_BOUND: Duration = Duration::from_secs(5);
 
 /// Where containers go whose pod names no cgroup.
 const OWN_PATH: &str = "/corten/containers";
-const OWN_SLICE: &str = "corten-containers.slice";
+pub(crate) const OWN_SLICE: &str = "corten-containers.slice";
 
 /// Where monitors and their pauses are; with systemd beside the system's services.
 const MONITORS_PATH: &str = "/corten/monitors";

@@ -176,6 +176,7 @@ impl Monitor {
             Source::Child(key) => self.child_ended(key),
             Source::Client(key) => self.serve_client(key),
             Source::Connection(key) => self.serve_connection(key),
+            Source::Kills(key) => self.count_kills(key),
             Source::Link(key) => self.read_link(key),
             Source::Listener => self.accept(),
             Source::Output(key) => self.read_output(key),

@@ -38,7 +38,7 @@ pub use kubelet::Kubelet;
 pub use node::Node;
 pub use pod::Pod;
 pub use run::{Setup, on_node, on_own_node, skip};
-pub use wait::eventually;
+pub use wait::{eventually, rounds};
 
 /// What a test returns; what a single call returns has the call's status for an error.
 pub type Result<T = (), E = anyhow::Error> = std::result::Result<T, E>;

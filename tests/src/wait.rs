@@ -1,4 +1,4 @@
-//! Waiting for something that the CRI does not announce: asked again until it holds.
+//! Waiting for something that the CRI does not announce: asked again until it holds. And how long and how often.
 
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,13 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub fn slowness() -> u32 {
     let said = std::env::var("CORTEN_TEST_SLOWNESS").ok();
     said.and_then(|text| text.parse().ok()).filter(|times| *times > 0).unwrap_or(1)
+}
+
+/// How often a race is run, or whatever else shows a fault only now and then: `CORTEN_TEST_ROUNDS`, or as often as is
+/// usual.
+pub fn rounds(usual: usize) -> usize {
+    let said = std::env::var("CORTEN_TEST_ROUNDS").ok();
+    said.and_then(|text| text.parse().ok()).filter(|rounds| *rounds > 0).unwrap_or(usual)
 }
 
 /// Calls `probe` until it answers `Some`, and fails after [`PATIENCE`] with what was awaited.

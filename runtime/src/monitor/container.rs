@@ -162,6 +162,7 @@ impl Monitor {
         let enclosed = Enclosed::of(order.executor, &plan).map_err(failed("copy a descriptor"))?;
         let container = Container { enclosed, ..Container::new(&order, cgroup, ticket) };
         let key = self.containers.insert(container);
+        self.watch_kills(key);
         let begun = self.take_on(key, log, stdio.outputs, stdio.stdin).and_then(|()| {
             let (link, stage_end) = self.add_link(Owner::Container(key)).map_err(failed("make a link"))?;
             if let Some(container) = self.containers.get_mut(key) {

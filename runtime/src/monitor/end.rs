@@ -36,6 +36,8 @@ impl Monitor {
             let text = format!("kill what container {} left: {error}", container.id);
             self.warn(text);
         }
+        // Whatever the code: an init container that lost a process to it has failed for the kubelet.
+        let oom_killed = self.was_oom_killed(key, code);
         let Some(container) = self.containers.get_mut(key) else { return };
         let silent =
             |doing: &str| Failure::setup(format!("the container's init ended with code {code} {doing}"), 0);
@@ -43,7 +45,7 @@ impl Monitor {
             Phase::Preparing { ticket } => {
                 let failure = container.failure.take().unwrap_or_else(|| silent("while it was created"));
                 let stop = container.stop.take();
-                let exit = Exit { code, at_ns: now_ns(), oom_killed: false };
+                let exit = Exit { code, at_ns: now_ns(), oom_killed };
                 self.forget(key);
                 self.answer(ticket, Err(Refusal::Failed(failure)));
                 for ticket in stop.into_iter().flat_map(|stop| stop.waiting) {
@@ -53,21 +55,20 @@ impl Monitor {
             Phase::Starting { ticket, .. } => {
                 let failure =
                     container.failure.take().unwrap_or_else(|| silent("before its command was executed"));
-                self.begin_ending(key, NOT_STARTED);
+                self.begin_ending(key, Exit { code: NOT_STARTED, at_ns: now_ns(), oom_killed });
                 self.answer(ticket, Err(Refusal::Failed(failure)));
             }
-            Phase::Created | Phase::Running => self.begin_ending(key, code),
+            Phase::Created | Phase::Running => {
+                self.begin_ending(key, Exit { code, at_ns: now_ns(), oom_killed });
+            }
             Phase::Ending { .. } | Phase::Exited(_) => {}
         }
         self.enclosure_ended(key);
     }
 
     /// All that it wrote first, then its exit.
-    fn begin_ending(&mut self, key: Key, code: i32) {
-        // Whatever the code: an init container that lost a process to it has failed for the kubelet.
-        let oom_killed = self.was_oom_killed(key, code);
+    fn begin_ending(&mut self, key: Key, exit: Exit) {
         let Some(container) = self.containers.get_mut(key) else { return };
-        let exit = Exit { code, at_ns: now_ns(), oom_killed };
         if let Some(stdin) = container.stdin.take() {
             self.poll.remove(&stdin);
         }

@@ -1,17 +1,22 @@
 //! Which containers lost processes to the OOM killer.
 //!
-//! A container's own `memory.events` says it. systemd removes a scope as soon as it is empty, maybe before that file
-//! is read. Then the pod's decides, which counts what is below it (cgroup-v2.rst): what the other containers lost is
-//! taken off, and the killed command must have ended by SIGKILL.
+//! A container's own `memory.events` says it, and is read whenever it changes. systemd removes a scope as soon as it
+//! is empty, maybe before the last change is read. Then the pod's decides, which counts what is below it
+//! (cgroup-v2.rst): what is there and was seen in no container was lost by the one that has just ended. Other pods
+//! may be in the same slice when nobody gave them one of their own; there the command must have ended by SIGKILL.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Dir, FileType, Mode, OFlags};
 use rustix::process::Signal;
 
 use super::Monitor;
-use super::poll::Key;
+use super::container::Phase;
+use super::poll::{Interest, Key, Source};
 use crate::cgroup::{self, Handles};
+
+/// How often the pod's count is compared with those of the containers while these go on changing.
+const COMPARISONS: usize = 8;
 
 /// The count of a cgroup, from its first look on.
 #[derive(Debug)]
@@ -25,10 +30,23 @@ pub(super) struct Kills {
 /// What the pod's cgroup counted.
 #[derive(Debug, Default)]
 pub(super) struct PodKills {
-    all: Option<Kills>,
+    parent: Option<Parent>,
     /// Those of containers that are forgotten.
     forgotten: u64,
 }
+
+/// The cgroup above the containers'.
+#[derive(Debug)]
+struct Parent {
+    kills: Kills,
+    dir: OwnedFd,
+    /// What the containers had lost before it was counted.
+    base: u64,
+    /// Whether containers of other pods are or were in it.
+    is_shared: bool,
+}
+
+// === impl Kills ===
 
 impl Kills {
     /// Begins to count; none where the host does not.
@@ -50,25 +68,79 @@ impl Kills {
     }
 }
 
-impl PodKills {
-    /// What nobody is known to have lost; none when the pod's cgroup does not count, or is gone.
-    fn left(&mut self, others: u64) -> Option<u64> {
-        let all = self.all.as_mut().and_then(Kills::look)?;
-        Some(all.saturating_sub(others.saturating_add(self.forgotten)))
+// === impl Parent ===
+
+impl Parent {
+    /// Begins to count above this cgroup; none where nothing is counted.
+    fn of(cgroup: &OwnedFd, base: u64) -> Option<Self> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let dir = rustix::fs::openat(cgroup, c"..", flags | OFlags::DIRECTORY, Mode::empty()).ok()?;
+        let file = rustix::fs::openat(&dir, c"memory.events", flags, Mode::empty()).ok()?;
+        let place = rustix::fs::readlink(format!("/proc/self/fd/{}", dir.as_raw_fd()), Vec::new());
+        let is_shared = place.is_ok_and(|place| place.to_bytes().ends_with(cgroup::OWN_SLICE.as_bytes()));
+        Some(Self { kills: Kills::of(file)?, dir, base, is_shared })
+    }
+
+    /// What none of the containers is known to have lost; none when the cgroup is gone.
+    fn unexplained(&mut self, mut known: impl FnMut() -> u64) -> Option<u64> {
+        let mut before = known();
+        let mut left = 0;
+        for _ in 0..COMPARISONS {
+            let all = self.kills.look()?;
+            let after = known();
+            left = all.saturating_sub(after.saturating_sub(self.base));
+            if after == before {
+                break;
+            }
+            // What was lost meanwhile may be in one of the numbers and not in the other.
+            before = after;
+        }
+        Some(left)
+    }
+
+    /// Whether there are containers of other pods than the one that has these.
+    fn is_shared(&mut self, containers: &[&str]) -> bool {
+        let is_ours = |name: &str| containers.iter().any(|id| name.contains(id));
+        let strangers = Dir::read_from(&self.dir).map(|mut entries| {
+            entries.any(|entry| {
+                entry.is_ok_and(|entry| {
+                    let name = entry.file_name().to_string_lossy();
+                    entry.file_type() == FileType::Directory && name != "." && name != ".." && !is_ours(&name)
+                })
+            })
+        });
+        self.is_shared |= strangers.unwrap_or(false);
+        self.is_shared
     }
 }
 
 impl Monitor {
+    /// Reads a container's count when it changes, from here on.
+    pub(super) fn watch_kills(&self, key: Key) {
+        if let Some(kills) = self.containers.get(key).and_then(|container| container.kills.as_ref()) {
+            // What cannot be watched is read at the end.
+            self.poll.add_for(&kills.file, Source::Kills(key), Interest::Priority).ok();
+        }
+    }
+
+    /// A container's count has changed, or its cgroup is gone.
+    pub(super) fn count_kills(&mut self, key: Key) {
+        let Some(kills) = self.containers.get_mut(key).and_then(|container| container.kills.as_mut()) else {
+            return;
+        };
+        // More than one makes no difference, and a cgroup that is gone would be reported for ever.
+        if kills.look() != Some(0) {
+            self.poll.remove(&kills.file);
+        }
+    }
+
     /// Begins to count what happens in the pod's cgroup, the one above a container's, if that is not done yet.
     pub(super) fn count_kills_of_the_pod(&mut self, container: &Handles) {
-        if self.kills.all.is_some() {
+        if self.kills.parent.as_mut().is_some_and(|parent| parent.kills.look().is_some()) {
             return;
         }
-        let file = container.unified.as_ref().and_then(|directory| {
-            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-            rustix::fs::openat(directory, c"../memory.events", flags, Mode::empty()).ok()
-        });
-        self.kills.all = file.and_then(Kills::of);
+        let base = self.known_kills();
+        self.kills.parent = container.unified.as_ref().and_then(|cgroup| Parent::of(cgroup, base));
     }
 
     /// Whether the OOM killer was at work in a container that has just ended with this code.
@@ -79,46 +151,93 @@ impl Monitor {
         if let Some(count) = kills.look() {
             return count > 0;
         }
-        let known = kills.count;
-        let mut others = 0;
-        for (other, container) in self.containers.iter_mut() {
-            if other != key
-                && let Some(kills) = &mut container.kills
-            {
-                others += kills.latest();
-            }
-        }
         let is_killed = code == 128 + Signal::KILL.as_raw();
-        let left = self.kills.left(others).filter(|left| is_killed && *left > 0);
-        if let (Some(left), Some(container)) = (left, self.containers.get_mut(key))
-            && let Some(kills) = &mut container.kills
-        {
-            kills.count = left;
+        let unexplained = self.unexplained_kills();
+        let is_only_one = self.is_only_suspect(key);
+        let Some(kills) = self.containers.get_mut(key).and_then(|container| container.kills.as_mut()) else {
+            return false;
+        };
+        if is_only_one {
+            kills.count += unexplained;
+        } else if is_killed {
+            kills.count += unexplained.min(1);
         }
-        known > 0 || left.is_some()
+        kills.count > 0
     }
 
     /// What a container lost that is forgotten now is still in the pod's count.
     pub(super) fn forget_kills(&mut self, kills: Option<Kills>) {
         if let Some(mut kills) = kills {
+            self.poll.remove(&kills.file);
             self.kills.forgotten += kills.latest();
         }
+    }
+
+    /// Kills that were seen in no container's count.
+    fn unexplained_kills(&mut self) -> u64 {
+        let Some(mut parent) = self.kills.parent.take() else { return 0 };
+        let unexplained = parent.unexplained(|| self.known_kills());
+        self.kills.parent = Some(parent);
+        unexplained.unwrap_or(0)
+    }
+
+    fn known_kills(&mut self) -> u64 {
+        let kills = self.containers.iter_mut().filter_map(|(_, container)| container.kills.as_mut());
+        kills.map(Kills::latest).sum::<u64>() + self.kills.forgotten
+    }
+
+    /// Whether nobody but this container can have lost what is unexplained.
+    fn is_only_suspect(&mut self, key: Key) -> bool {
+        let is_suspect = |phase| !matches!(phase, Phase::Ending { .. } | Phase::Exited(_));
+        for (other, container) in self.containers.iter_mut() {
+            if other != key
+                && is_suspect(container.phase)
+                && container.kills.as_mut().is_some_and(|kills| kills.look().is_none())
+            {
+                return false;
+            }
+        }
+        let ids: Vec<&str> = self.containers.iter().map(|(_, container)| container.id.as_str()).collect();
+        self.kills.parent.as_mut().is_some_and(|parent| !parent.is_shared(&ids))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
 
     use super::*;
+
+    /// A pod's cgroup with those of containers, as far as the counts go.
+    struct Hierarchy(tempfile::TempDir);
+
+    impl Hierarchy {
+        fn new(containers: &[&str]) -> Self {
+            let pod = Self(tempfile::tempdir().unwrap());
+            count(&pod.file(""), 0);
+            for name in containers {
+                fs::create_dir(pod.0.path().join(name)).unwrap();
+                count(&pod.file(name), 0);
+            }
+            pod
+        }
+
+        fn file(&self, name: &str) -> PathBuf {
+            self.0.path().join(name).join("memory.events")
+        }
+
+        fn parent(&self, child: &str, base: u64) -> Option<Parent> {
+            Parent::of(&fs::File::open(self.0.path().join(child)).unwrap().into(), base)
+        }
+    }
 
     fn count(file: &Path, kills: u64) {
         fs::write(file, format!("low 0\noom 7\noom_kill {kills}\n")).unwrap();
     }
 
-    fn kills(file: &Path) -> Option<Kills> {
-        Kills::of(fs::File::open(file).unwrap().into())
+    fn kills(file: &Path) -> Kills {
+        Kills::of(fs::File::open(file).unwrap().into()).unwrap()
     }
 
     /// What the kernel answers for a cgroup that is gone is as little a number as this.
@@ -128,32 +247,73 @@ mod tests {
 
     #[test]
     fn a_cgroup_that_is_gone_has_what_was_last_seen() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("memory.events");
-        count(&file, 3);
-        let mut kills = kills(&file).unwrap();
+        let pod = Hierarchy::new(&["a"]);
+        count(&pod.file("a"), 3);
+        let mut kills = kills(&pod.file("a"));
         assert_eq!(kills.look(), Some(0), "what was there before is not the container's");
-        count(&file, 5);
+        count(&pod.file("a"), 5);
         assert_eq!(kills.latest(), 2);
-        remove(&file);
+        remove(&pod.file("a"));
         assert_eq!(kills.look(), None);
         assert_eq!(kills.latest(), 2);
     }
 
     #[test]
     fn the_pod_tells_what_is_left_of_its_count() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("memory.events");
-        count(&file, 1);
-        let mut pod = PodKills { all: kills(&file), forgotten: 0 };
-        assert_eq!(pod.left(0), Some(0));
-        count(&file, 4);
-        assert_eq!(pod.left(2), Some(1), "two are another container's");
-        pod.forgotten = 1;
-        assert_eq!(pod.left(2), Some(0), "and one is of a container that was removed");
-        assert_eq!(pod.left(9), Some(0));
-        remove(&file);
-        assert_eq!(pod.left(0), None);
-        assert_eq!(PodKills::default().left(0), None);
+        let pod = Hierarchy::new(&["a"]);
+        count(&pod.file(""), 1);
+        let mut parent = pod.parent("a", 0).unwrap();
+        assert_eq!(parent.unexplained(|| 0), Some(0), "what was there before is nobody's");
+        count(&pod.file(""), 4);
+        assert_eq!(parent.unexplained(|| 2), Some(1), "two are another container's");
+        assert_eq!(parent.unexplained(|| 9), Some(0));
+        remove(&pod.file(""));
+        assert_eq!(parent.unexplained(|| 0), None);
+        assert!(pod.parent("a", 0).is_none(), "nothing is counted");
+    }
+
+    #[test]
+    fn a_pod_that_is_counted_anew_does_not_know_what_was_lost_before() {
+        let pod = Hierarchy::new(&["a"]);
+        let mut parent = pod.parent("a", 5).unwrap();
+        count(&pod.file(""), 1);
+        assert_eq!(parent.unexplained(|| 5), Some(1));
+        assert_eq!(parent.unexplained(|| 6), Some(0));
+    }
+
+    #[test]
+    fn what_another_container_loses_meanwhile_is_not_left() {
+        let pod = Hierarchy::new(&["a", "b"]);
+        let (mut other, mut looks) = (kills(&pod.file("b")), 0);
+        let mut parent = pod.parent("a", 0).unwrap();
+        let unexplained = parent.unexplained(|| {
+            looks += 1;
+            if looks == 2 {
+                // Between the look at the pod's count and this one.
+                count(&pod.file("b"), 1);
+                count(&pod.file(""), 2);
+            }
+            other.latest()
+        });
+        assert_eq!((unexplained, looks), (Some(1), 3));
+    }
+
+    #[test]
+    fn strangers_in_the_slice_are_noticed_for_ever() {
+        let pod = Hierarchy::new(&["corten-aa.scope", "corten-bb.scope"]);
+        let mut parent = pod.parent("corten-aa.scope", 0).unwrap();
+        assert!(!parent.is_shared(&["aa", "bb"]));
+        fs::create_dir(pod.0.path().join("corten-cc.scope")).unwrap();
+        assert!(parent.is_shared(&["aa", "bb"]));
+        fs::remove_dir(pod.0.path().join("corten-cc.scope")).unwrap();
+        assert!(parent.is_shared(&["aa", "bb"]));
+    }
+
+    #[test]
+    fn the_slice_of_pods_without_one_is_shared() {
+        let pod = Hierarchy::new(&[cgroup::OWN_SLICE]);
+        let scope = format!("{}/corten-aa.scope", cgroup::OWN_SLICE);
+        fs::create_dir(pod.0.path().join(&scope)).unwrap();
+        assert!(pod.parent(&scope, 0).unwrap().is_shared(&["aa"]));
     }
 }

@@ -26,6 +26,8 @@ pub(super) enum Source {
     Client(Key),
     /// A daemon's packet, or room for ours.
     Connection(Key),
+    /// The OOM killer was at work in a container, maybe.
+    Kills(Key),
     /// A stage's packet, or its end.
     Link(Key),
     /// A new daemon.
@@ -45,6 +47,8 @@ pub(super) enum Source {
 pub(super) enum Interest {
     /// Only errors and the end, which are always reported.
     Hangup,
+    /// A file of the kernel's has changed since it was read, see poll(2).
+    Priority,
     Readable,
     ReadableOrWritable,
     Writable,
@@ -122,6 +126,7 @@ impl Source {
             Self::Writer => (6, 0),
             Self::Client(key) => (7, key),
             Self::Stdin(key) => (8, key),
+            Self::Kills(key) => (9, key),
         };
         EventData::new_u64(kind << KEY_BITS | key)
     }
@@ -139,6 +144,7 @@ impl Source {
             6 => Self::Writer,
             7 => Self::Client(key),
             8 => Self::Stdin(key),
+            9 => Self::Kills(key),
             _ => return None,
         })
     }
@@ -148,6 +154,7 @@ impl Interest {
     fn flags(self) -> EventFlags {
         match self {
             Self::Hangup => EventFlags::empty(),
+            Self::Priority => EventFlags::PRI,
             Self::Readable => EventFlags::IN,
             Self::ReadableOrWritable => EventFlags::IN | EventFlags::OUT,
             Self::Writable => EventFlags::OUT,
@@ -220,6 +227,7 @@ mod tests {
             Source::Child(7),
             Source::Client(9),
             Source::Connection((1 << KEY_BITS) - 1),
+            Source::Kills(5),
             Source::Link(0),
             Source::Listener,
             Source::Output(3),

@@ -1,7 +1,9 @@
 //! Limits: what the kernel is told, what it does at the limit, and changing it while it runs.
 
+use std::time::Duration;
+
 use anyhow::Context;
-use corten_tests::{Container, Kubelet, Result, Setup, newest, on_node, on_own_node};
+use corten_tests::{Container, Kubelet, Result, Setup, newest, on_node, on_own_node, rounds};
 use k8s_cri::v1 as wire;
 use tonic::Code;
 
@@ -108,6 +110,38 @@ fn an_oom_kill_is_the_reason_though_the_command_ended_well() {
             with_little_memory(kubelet, "sleep 0.1; dd if=/dev/zero of=/dev/null bs=40M count=1; exit 0")
                 .await?;
         assert_eq!((exited.exit_code, exited.reason.as_str()), (0, "OOMKilled"));
+        Ok(())
+    });
+}
+
+/// With systemd the scope is often gone before its count is read. Others end beside it that lost nothing.
+#[test]
+fn no_oom_kill_is_overlooked_or_put_down_to_another_container() {
+    on_node(async |kubelet| {
+        let pod = kubelet.pod().run().await?;
+        let survivor = |code: i32| {
+            let script = format!("dd if=/dev/zero of=/dev/null bs=40M count=1 2>/dev/null; exit {code}");
+            pod.container().sh(&script).limits(|limits| {
+                limits.memory_limit_in_bytes = 15 * MIB;
+                limits.memory_swap_limit_in_bytes = 15 * MIB;
+            })
+        };
+        for round in 0..rounds(8) {
+            let code = if round % 2 == 0 { 0 } else { 3 };
+            let (killed, well, other) = (
+                survivor(code).start().await?,
+                pod.container().sh("exit 0").start().await?,
+                pod.container().start().await?,
+            );
+            other.stop(Duration::ZERO).await?;
+            for (container, code, reason) in
+                [(killed, code, "OOMKilled"), (well, 0, "Completed"), (other, 137, "Error")]
+            {
+                let exited = container.exited().await?;
+                assert_eq!((exited.exit_code, exited.reason.as_str()), (code, reason), "round {round}");
+                container.remove().await?;
+            }
+        }
         Ok(())
     });
 }

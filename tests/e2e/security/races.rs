@@ -1,7 +1,7 @@
 //! Trees that change while the runtime works in them, and images that lie about where things are.
 //!
 //! Classes of known bugs 1A and 1C. A race is run some hundred times, which takes seconds; whoever changes how paths are
-//! walked runs it ten thousand times.
+//! walked runs it ten thousand times (`CORTEN_TEST_ROUNDS`).
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use anyhow::{Context, ensure};
 use corten_tests::image::{Image, Layer};
 use corten_tests::origin::Origin;
 use corten_tests::registry::BUSYBOX;
-use corten_tests::{Container, Result, on_node, skip};
+use corten_tests::{Container, Result, on_node, rounds, skip};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::json;
 
@@ -62,15 +62,15 @@ fn a_directory_exchanged_with_a_link_leads_no_mount_to_the_node() {
         };
         let racer = Racer::start(&volume.join("place"), &volume.join("link"));
         let mut made = 0;
-        for number in 0..150 {
+        for number in 0..rounds(150) {
             // Refused or made: both are safe.
             if let Ok(container) = Container::create(&pod, request(number).await?).await {
                 made += 1;
                 container.remove().await?;
             }
         }
-        let rounds = racer.end()?;
-        ensure!(made > 0 && rounds > 150, "{made} containers in {rounds} rounds: no race");
+        let exchanged = racer.end()?;
+        ensure!(made > 0 && exchanged > 150, "{made} containers, {exchanged} exchanges: no race");
         assert_eq!(fs::read_dir(&outside)?.count(), 0, "made on the node");
         let mounts = fs::read_to_string("/proc/self/mountinfo")?;
         assert!(!mounts.contains(&text(&outside)) && !mounts.contains(&text(&inner)), "{mounts}");
@@ -92,7 +92,7 @@ fn a_volume_exchanged_with_a_link_is_one_of_both_and_as_read_only_as_asked() {
         let pod = kubelet.pod().run().await?;
         let racer = Racer::start(&volume, &link);
         let mut made = 0;
-        for _ in 0..60 {
+        for _ in 0..rounds(60) {
             let script = "cat /data/mark; touch /data/new 2>/dev/null && echo written; true";
             let builder = pod.container().sh(script);
             let builder =
@@ -106,8 +106,8 @@ fn a_volume_exchanged_with_a_link_is_one_of_both_and_as_read_only_as_asked() {
                 made += 1;
             }
         }
-        let rounds = racer.end()?;
-        ensure!(made > 0 && rounds > 60, "{made} containers in {rounds} rounds: no race");
+        let exchanged = racer.end()?;
+        ensure!(made > 0 && exchanged > 60, "{made} containers, {exchanged} exchanges: no race");
         for path in [&volume, &target] {
             assert_eq!(fs::read_dir(path)?.count(), 1, "something was written to {}", path.display());
         }
