@@ -108,6 +108,8 @@ a_reload_keeps_the_values() {
   systemctl daemon-reload
   the_units_properties_are_crios
   the_kernels_values_are_crios
+  # Before 253 a scope has no word for it, and loses it.
+  [ "$(systemctl --version | awk 'NR == 1 { print $2 }')" -lt 253 ] || oom_kills_the_whole_container
 }
 
 an_update_is_in_both() {

@@ -11,6 +11,7 @@ use futures_util::StreamExt;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use zbus::Connection;
+use zbus::fdo::PropertiesProxy;
 use zbus::zvariant::Value;
 
 use interface::ManagerProxy;
@@ -24,6 +25,9 @@ mod properties;
 /// How long systemd may take for one thing; a reload of many units takes seconds.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// From this version on a scope has a word for `memory.oom.group`. Those before clear the file when they are reloaded.
+const SCOPES_HAVE_OOM_POLICY: u32 = 253;
+
 /// Corten's own unit.
 const SERVICE: &str = "corten.service";
 
@@ -36,10 +40,24 @@ pub(super) struct Systemd {
     /// For callers on threads of their own.
     runtime: Handle,
     /// Made at the first use, and again when it broke. The lock is held while it is made.
-    connection: Mutex<Option<Connection>>,
+    connection: Mutex<Option<Connected>>,
     /// The bus; none for the system's.
     address: Option<String>,
     deadline: Duration,
+}
+
+/// The bus, and what is at its end.
+#[derive(Debug)]
+struct Connected {
+    bus: Connection,
+    /// systemd's version; none where it does not tell.
+    version: Option<u32>,
+}
+
+/// A manager that can be asked.
+struct Asked {
+    manager: ManagerProxy<'static>,
+    version: Option<u32>,
 }
 
 /// When a scope ends with the machine.
@@ -113,7 +131,11 @@ impl Systemd {
             ("MemoryAccounting", Value::from(true)),
             ("TasksAccounting", Value::from(true)),
         ]);
-        self.run("start scope", path, async |manager| {
+        let group = is_killed_as_one(scope.limits);
+        self.run("start scope", path, async move |Asked { manager, version }| {
+            if group && version.is_some_and(|version| version >= SCOPES_HAVE_OOM_POLICY) {
+                properties.push(("OOMPolicy", Value::from("kill")));
+            }
             let ended = manager.receive_job_removed_with_args(&[(2, unit.as_str())]).await?;
             let job = manager.start_transient_unit(&unit, "replace", &properties, &[]).await?;
             wait(ended, job.as_str()).await
@@ -127,7 +149,7 @@ impl Systemd {
         if properties.is_empty() {
             return Ok(());
         }
-        self.run("change scope", path, async |manager| {
+        self.run("change scope", path, async |Asked { manager, .. }| {
             manager.set_unit_properties(&unit, true, &properties).await?;
             Ok(())
         })
@@ -136,7 +158,7 @@ impl Systemd {
     /// Ends a scope and all in it; one that is gone is fine.
     pub(super) fn stop(&self, path: &CgroupPath) -> Result<(), Error> {
         let (unit, _) = names(path)?;
-        self.run("stop scope", path, async |manager| {
+        self.run("stop scope", path, async |Asked { manager, .. }| {
             let ended = manager.receive_job_removed_with_args(&[(2, unit.as_str())]).await?;
             match manager.stop_unit(&unit, "replace").await {
                 Ok(job) => wait(ended, job.as_str()).await,
@@ -152,7 +174,7 @@ impl Systemd {
         &self,
         operation: &'static str,
         path: &CgroupPath,
-        ask: impl AsyncFnOnce(ManagerProxy<'static>) -> Result<T, Failure>,
+        ask: impl AsyncFnOnce(Asked) -> Result<T, Failure>,
     ) -> Result<T, Error> {
         let asked = async { ask(self.manager().await?).await };
         let answer = self.runtime.block_on(async {
@@ -167,10 +189,10 @@ impl Systemd {
         answer.map_err(|source| Error::Systemd { operation, path: path.clone(), source })
     }
 
-    async fn manager(&self) -> Result<ManagerProxy<'static>, Failure> {
+    async fn manager(&self) -> Result<Asked, Failure> {
         let mut connection = self.connection.lock().await;
-        if let Some(connection) = connection.as_ref() {
-            return Ok(ManagerProxy::new(connection).await?);
+        if let Some(Connected { bus, version }) = connection.as_ref() {
+            return Ok(Asked { manager: ManagerProxy::new(bus).await?, version: *version });
         }
         let made = match &self.address {
             None => Connection::system().await?,
@@ -184,9 +206,26 @@ impl Systemd {
                 if name == "org.freedesktop.systemd1.AlreadySubscribed" => {}
             Err(error) => return Err(error.into()),
         }
-        *connection = Some(made);
-        Ok(manager)
+        let version = version(&manager).await;
+        *connection = Some(Connected { bus: made, version });
+        Ok(Asked { manager, version })
     }
+}
+
+/// systemd's version, of a text such as `252.39-1~deb12u1`.
+async fn version(manager: &ManagerProxy<'static>) -> Option<u32> {
+    let manager = manager.inner();
+    let properties =
+        PropertiesProxy::builder(manager.connection()).destination(manager.destination().to_owned());
+    let properties = properties.ok()?.path(manager.path().to_owned()).ok()?.build().await.ok()?;
+    let text = properties.get(manager.interface().to_owned(), "Version").await.ok()?;
+    let text = String::try_from(text).ok()?;
+    text.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// Whether the kernel is to kill all of the container when it kills one process for want of memory.
+fn is_killed_as_one(limits: &Limits) -> bool {
+    limits.unified.get("memory.oom.group").is_some_and(|value| value.trim() == "1")
 }
 
 /// Waits for the end of a job.

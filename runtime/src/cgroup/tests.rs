@@ -27,7 +27,7 @@ impl Scene {
         }
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let top = CgroupPath::parse(&format!("/corten-test-{}-{number}", std::process::id())).unwrap();
-        Some(Self { cgroups: Cgroups::detect(DriverChoice::default()).unwrap(), top })
+        Some(Self { cgroups: Cgroups::detect(DriverChoice::Driver(Driver::Cgroupfs)).unwrap(), top })
     }
 
     fn path(&self, below: &str) -> CgroupPath {

@@ -9,6 +9,9 @@ use zbus::{connection, fdo, interface};
 
 use super::*;
 
+/// Of Debian 12.
+const OLD: &str = "252.39-1~deb12u1";
+
 /// The part of the bus that a client needs before anything else.
 struct Bus;
 
@@ -26,21 +29,30 @@ impl Bus {
 /// A manager that takes its time, or says no.
 struct Manager {
     hangs: bool,
+    version: &'static str,
 }
 
 #[interface(name = "org.freedesktop.systemd1.Manager")]
 impl Manager {
     fn subscribe(&self) {}
 
+    #[zbus(property)]
+    fn version(&self) -> &str {
+        self.version
+    }
+
     async fn start_transient_unit(
         &self,
         _name: String,
         _mode: String,
-        _properties: Vec<(String, OwnedValue)>,
+        properties: Vec<(String, OwnedValue)>,
         _others: Vec<(String, Vec<(String, OwnedValue)>)>,
     ) -> fdo::Result<OwnedObjectPath> {
         if self.hangs {
             std::future::pending::<()>().await;
+        }
+        if let Some((_, policy)) = properties.iter().find(|(name, _)| name == "OOMPolicy") {
+            return Err(fdo::Error::InvalidArgs(format!("OOMPolicy {policy:?}")));
         }
         Err(fdo::Error::InvalidArgs("Slice kubepods.slice is masked.".to_owned()))
     }
@@ -63,21 +75,21 @@ fn systemd(address: String) -> Systemd {
 }
 
 /// Serves whoever connects for as long as the test runs.
-async fn serve(listener: UnixListener, hangs: bool) {
+async fn serve(listener: UnixListener, hangs: bool, version: &'static str) {
     let mut served = HashMap::new();
     while let Ok((stream, _)) = listener.accept().await {
-        served.insert(served.len(), answer(stream, hangs).await);
+        served.insert(served.len(), answer(stream, Manager { hangs, version }).await);
     }
 }
 
-async fn answer(stream: UnixStream, hangs: bool) -> Connection {
+async fn answer(stream: UnixStream, manager: Manager) -> Connection {
     connection::Builder::unix_stream(stream)
         .server(zbus::Guid::generate())
         .unwrap()
         .p2p()
         .serve_at("/org/freedesktop/DBus", Bus)
         .unwrap()
-        .serve_at("/org/freedesktop/systemd1", Manager { hangs })
+        .serve_at("/org/freedesktop/systemd1", manager)
         .unwrap()
         .build()
         .await
@@ -89,7 +101,8 @@ async fn start(systemd: Systemd) -> (String, Duration) {
     let began = std::time::Instant::now();
     let ask = move || {
         let path = CgroupPath::parse("/kubepods.slice/corten-a.scope").unwrap();
-        let limits = Limits::default();
+        let unified = [("memory.oom.group".to_owned(), "1".to_owned())].into();
+        let limits = Limits { unified, ..Limits::default() };
         let description = "a container".to_owned();
         let first = std::process::id();
         let scope = Scope { end: End::BeforeTheService, description, limits: &limits, first };
@@ -120,7 +133,7 @@ async fn a_bus_that_takes_connections_and_says_nothing_has_its_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manager_that_does_not_answer_has_its_time() {
     let (_dir, listener, address) = listen();
-    let server = tokio::spawn(serve(listener, true));
+    let server = tokio::spawn(serve(listener, true, OLD));
     check_timeout(start(systemd(address)).await);
     server.abort();
 }
@@ -128,7 +141,7 @@ async fn a_manager_that_does_not_answer_has_its_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_systemd_refuses_is_told_in_its_words() {
     let (_dir, listener, address) = listen();
-    let server = tokio::spawn(serve(listener, false));
+    let server = tokio::spawn(serve(listener, false, OLD));
     let (error, _) = start(systemd(address)).await;
     assert!(error.contains("Slice kubepods.slice is masked."), "{error}");
     server.abort();
@@ -139,4 +152,16 @@ async fn a_bus_that_is_not_there_is_named() {
     let (error, took) = start(systemd("unix:path=/no/such/bus".to_owned())).await;
     assert!(error.contains("ask systemd over D-Bus"), "{error}");
     assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killing_all_for_want_of_memory_is_told_to_those_who_know_it() {
+    for (version, knows) in [(OLD, false), ("253", true), ("260.2-1-arch", true)] {
+        let (_dir, listener, address) = listen();
+        let server = tokio::spawn(serve(listener, false, version));
+        let (error, _) = start(systemd(address)).await;
+        assert_eq!(error.contains("OOMPolicy"), knows, "{version}: {error}");
+        assert_eq!(error.contains("kill"), knows, "{version}: {error}");
+        server.abort();
+    }
 }
