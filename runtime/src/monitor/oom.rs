@@ -2,8 +2,12 @@
 //!
 //! A container's own `memory.events` says it, and is read whenever it changes. systemd removes a scope as soon as it
 //! is empty, maybe before the last change is read. Then the pod's decides, which counts what is below it
-//! (cgroup-v2.rst): what is there and was seen in no container was lost by the one that has just ended. Other pods
-//! may be in the same slice when nobody gave them one of their own; there the command must have ended by SIGKILL.
+//! (cgroup-v2.rst): what is there and was seen in no container was lost by the one that has just ended, if anything
+//! has ever happened in its own. Who waits for a change of that file is woken by the kernel's OOM killer itself, and
+//! so before the container's end, even though the file may be gone when it looks.
+//!
+//! Other pods may be in the same slice when nobody gave them one of their own; there the command must have ended by
+//! SIGKILL besides.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -25,6 +29,8 @@ pub(super) struct Kills {
     before: u64,
     /// As far as they are known.
     count: u64,
+    /// Whether its file has ever changed, which it does for less than kills, or is not watched.
+    is_stirred: bool,
 }
 
 /// What the pod's cgroup counted.
@@ -52,7 +58,7 @@ impl Kills {
     /// Begins to count; none where the host does not.
     pub(super) fn of(file: OwnedFd) -> Option<Self> {
         let before = cgroup::oom_kills(file.as_fd()).ok()?;
-        Some(Self { file, before, count: 0 })
+        Some(Self { file, before, count: 0, is_stirred: true })
     }
 
     /// None when the cgroup is gone.
@@ -116,10 +122,10 @@ impl Parent {
 
 impl Monitor {
     /// Reads a container's count when it changes, from here on.
-    pub(super) fn watch_kills(&self, key: Key) {
-        if let Some(kills) = self.containers.get(key).and_then(|container| container.kills.as_ref()) {
-            // What cannot be watched is read at the end.
-            self.poll.add_for(&kills.file, Source::Kills(key), Interest::Priority).ok();
+    pub(super) fn watch_kills(&mut self, key: Key) {
+        if let Some(kills) = self.containers.get_mut(key).and_then(|container| container.kills.as_mut()) {
+            let watched = self.poll.add_for(&kills.file, Source::Kills(key), Interest::Priority);
+            kills.is_stirred = watched.is_err();
         }
     }
 
@@ -128,8 +134,9 @@ impl Monitor {
         let Some(kills) = self.containers.get_mut(key).and_then(|container| container.kills.as_mut()) else {
             return;
         };
-        // More than one makes no difference, and a cgroup that is gone would be reported for ever.
-        if kills.look() != Some(0) {
+        kills.is_stirred = true;
+        // A cgroup that is gone would be reported for ever.
+        if kills.look().is_none() {
             self.poll.remove(&kills.file);
         }
     }
@@ -145,24 +152,30 @@ impl Monitor {
 
     /// Whether the OOM killer was at work in a container that has just ended with this code.
     pub(super) fn was_oom_killed(&mut self, key: Key, code: i32) -> bool {
-        let Some(kills) = self.containers.get_mut(key).and_then(|container| container.kills.as_mut()) else {
-            return false;
-        };
-        if let Some(count) = kills.look() {
-            return count > 0;
-        }
-        let is_killed = code == 128 + Signal::KILL.as_raw();
+        // In this order: who is gone only now was counted just before.
         let unexplained = self.unexplained_kills();
-        let is_only_one = self.is_only_suspect(key);
+        let has_others = self.has_other_suspects(key);
+        let is_shared = unexplained > 0 && self.is_parent_shared();
         let Some(kills) = self.containers.get_mut(key).and_then(|container| container.kills.as_mut()) else {
             return false;
         };
-        if is_only_one {
-            kills.count += unexplained;
-        } else if is_killed {
-            kills.count += unexplained.min(1);
+        let is_gone = kills.look().is_none();
+        let mut own = 0;
+        if is_gone && kills.is_stirred && unexplained > 0 {
+            let is_killed = code == 128 + Signal::KILL.as_raw();
+            own = match (is_shared, has_others) {
+                (true, _) if !is_killed => 0,
+                (true, _) | (_, true) => 1,
+                (false, false) => unexplained,
+            };
         }
-        kills.count > 0
+        kills.count += own;
+        let was_killed = kills.count > 0;
+        if !has_others {
+            // Nobody is left who will turn out to have lost the rest.
+            self.kills.forgotten += unexplained - own;
+        }
+        was_killed
     }
 
     /// What a container lost that is forgotten now is still in the pod's count.
@@ -186,19 +199,19 @@ impl Monitor {
         kills.map(Kills::latest).sum::<u64>() + self.kills.forgotten
     }
 
-    /// Whether nobody but this container can have lost what is unexplained.
-    fn is_only_suspect(&mut self, key: Key) -> bool {
-        let is_suspect = |phase| !matches!(phase, Phase::Ending { .. } | Phase::Exited(_));
-        for (other, container) in self.containers.iter_mut() {
-            if other != key
-                && is_suspect(container.phase)
+    /// Whether other containers than this one may have lost what is unexplained, and will be asked when they end.
+    fn has_other_suspects(&mut self, key: Key) -> bool {
+        let has_ended = |phase| matches!(phase, Phase::Ending { .. } | Phase::Exited(_));
+        let mut others = self.containers.iter_mut().filter(|(other, _)| *other != key);
+        others.any(|(_, container)| {
+            !has_ended(container.phase)
                 && container.kills.as_mut().is_some_and(|kills| kills.look().is_none())
-            {
-                return false;
-            }
-        }
+        })
+    }
+
+    fn is_parent_shared(&mut self) -> bool {
         let ids: Vec<&str> = self.containers.iter().map(|(_, container)| container.id.as_str()).collect();
-        self.kills.parent.as_mut().is_some_and(|parent| !parent.is_shared(&ids))
+        self.kills.parent.as_mut().is_some_and(|parent| parent.is_shared(&ids))
     }
 }
 
