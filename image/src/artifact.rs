@@ -13,6 +13,7 @@ use crate::Digest;
 use crate::registry::manifest::Descriptor;
 use crate::store::LayerExpectation;
 use crate::unpack::Name;
+use crate::ustar;
 
 /// What a file is called: by the OCI image spec, and by the CNCF's model spec.
 const TITLES: [&str; 2] = ["org.opencontainers.image.title", "org.cncf.model.filepath"];
@@ -22,14 +23,6 @@ const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
 /// The longest type that is kept.
 const MAX_KIND: usize = 255;
-
-/// The mode of every file: a blob has none of its own.
-const MODE: &[u8] = b"0000644\0";
-
-const BLOCK: u64 = 512;
-
-/// The largest size in the header of a file; a larger one stands in the extended header.
-const MAX_OCTAL: u64 = 0o77_777_777_777;
 
 /// What makes a manifest that of an artifact.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,16 +79,8 @@ impl Artifact {
 
 impl Wrapping {
     fn new(name: &Name, size: u64) -> Self {
-        let mut records = record("path", name.as_bytes());
-        if size > MAX_OCTAL {
-            records.extend(record("size", size.to_string().as_bytes()));
-        }
-        let mut before = header(b'x', records.len() as u64).to_vec();
-        before.extend_from_slice(&records);
-        before.resize(before.len().next_multiple_of(512), 0);
-        before.extend_from_slice(&header(b'0', if size > MAX_OCTAL { 0 } else { size }));
-        // Two blocks of zeros end an archive.
-        let after = vec![0; 1024 + usize::try_from(size.wrapping_neg() % BLOCK).unwrap_or_default()];
+        let before = ustar::start(name.as_bytes(), size);
+        let after = [&vec![0; ustar::padding(size)][..], &ustar::END].concat();
         Self { before: before.into(), after: after.into() }
     }
 }
@@ -125,33 +110,6 @@ fn check_apart(names: &[Name]) -> Result<(), String> {
         let name = |name: &Name| String::from_utf8_lossy(name.as_bytes()).into_owned();
         Err(format!("two files cannot be {:?} and {:?}", name(pair[0]), name(pair[1])))
     })
-}
-
-/// A record of an extended header, whose length counts its own digits.
-fn record(key: &str, value: &[u8]) -> Vec<u8> {
-    let rest = [b" ", key.as_bytes(), b"=", value, b"\n"].concat();
-    let mut length = rest.len();
-    while length != rest.len() + length.to_string().len() {
-        length = rest.len() + length.to_string().len();
-    }
-    [length.to_string().as_bytes(), &rest].concat()
-}
-
-fn header(kind: u8, size: u64) -> [u8; 512] {
-    let mut block = [0; 512];
-    let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0, b"blob");
-    put(100, MODE);
-    put(108, b"0000000\0");
-    put(116, b"0000000\0");
-    put(124, format!("{size:011o}\0").as_bytes());
-    put(136, b"00000000000\0");
-    put(148, b"        ");
-    put(156, &[kind]);
-    put(257, b"ustar\x0000");
-    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
-    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    block
 }
 
 #[cfg(test)]

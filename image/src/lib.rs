@@ -22,6 +22,7 @@ mod registry;
 mod store;
 mod trust;
 pub mod unpack;
+pub mod ustar;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -10,6 +10,8 @@ mod target;
 pub(crate) use self::export::Export;
 pub(crate) use self::import::Import;
 
+use image::Digest;
+
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -22,3 +24,8 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// The largest JSON document of an archive.
 const MAX_DOCUMENT: u64 = 8 << 20;
+
+/// The name of what has this digest, in OCI's layout.
+fn blob(digest: &Digest) -> String {
+    format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
+}

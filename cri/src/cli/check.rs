@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::client::{Client, answer};
+use super::client::{Client, answer, said};
 use super::output::print_line;
 use crate::wire::corten::CheckRequest;
 
@@ -21,7 +21,7 @@ impl CheckImages {
     pub(crate) async fn execute(self, client: &mut Client) -> anyhow::Result<ExitCode> {
         let (mut layers, mut damaged, mut left) = (0, 0, 0);
         let mut answers = answer(client.archives.check(CheckRequest { repair: self.repair }).await)?;
-        while let Some(layer) = answers.message().await.map_err(|e| anyhow::anyhow!("{}", e.message()))? {
+        while let Some(layer) = answers.message().await.map_err(|status| said(&status))? {
             layers += 1;
             if layer.damage.is_empty() {
                 continue;

@@ -54,8 +54,10 @@ impl Client {
 
 /// The answer, or what the server says is wrong.
 pub(crate) fn answer<T>(result: Result<Response<T>, Status>) -> anyhow::Result<T> {
-    match result {
-        Ok(response) => Ok(response.into_inner()),
-        Err(status) => Err(anyhow!("{} ({:?})", status.message(), status.code())),
-    }
+    result.map(Response::into_inner).map_err(|status| said(&status))
+}
+
+/// What the server says is wrong.
+pub(crate) fn said(status: &Status) -> anyhow::Error {
+    anyhow!("{} ({:?})", status.message(), status.code())
 }

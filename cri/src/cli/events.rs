@@ -1,9 +1,8 @@
 //! `events`: what happens to pods and containers, as it happens.
 
-use anyhow::anyhow;
 use clap::Args;
 
-use super::client::{Client, answer};
+use super::client::{Client, answer, said};
 use super::output::{Format, print_line, print_value};
 use super::{Output, message};
 use crate::wire::cri::GetEventsRequest;
@@ -20,8 +19,7 @@ impl Events {
     pub(crate) async fn execute(self, client: &mut Client) -> anyhow::Result<()> {
         let mut events = answer(client.runtime.get_container_events(GetEventsRequest {}).await)?;
         loop {
-            let event = events.message().await;
-            let event = event.map_err(|status| anyhow!("{} ({:?})", status.message(), status.code()))?;
+            let event = events.message().await.map_err(|status| said(&status))?;
             let Some(event) = event else { return Ok(()) };
             let value = message::to_json("ContainerEventResponse", &event)?;
             match self.output.format() {

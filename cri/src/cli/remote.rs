@@ -130,7 +130,8 @@ async fn upgrade(url: &str, by: &By, offer: Offer<'_>) -> anyhow::Result<(Box<dy
             .with_context(|| format!("connect to {host}"))?;
     socket.set_nodelay(true)?;
     let line = Line::watch(&socket)?;
-    let io = if default_port == 443 { by.trust.secure(socket).await? } else { Box::new(socket) };
+    let io =
+        if uri.scheme_str() == Some("https") { by.trust.secure(socket).await? } else { Box::new(socket) };
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(io)).await?;
     tokio::spawn(async move { drop(connection.with_upgrades().await) });
     let path = uri.path_and_query().map_or("/", |path| path.as_str());

@@ -73,9 +73,7 @@ impl Store {
             handles,
         })
     }
-}
 
-impl Store {
     /// Returns an image with its layers, which stay while they are held.
     fn held(&self, name: &str) -> Result<(Arc<Image>, Vec<Layer>), Error> {
         let index = self.0.index();

@@ -209,6 +209,25 @@ fn elsewhere(image: &Image) -> Result<Image> {
     Ok(Image { blobs, manifest: manifest.to_string().into_bytes() })
 }
 
+/// What BuildKit lists beside an image: how it was built, in the form of an image.
+fn attestation(dir: &Path, image: &Image) -> Result<Value> {
+    let put = |kind: &str, bytes: &[u8]| {
+        let digest = digest(bytes);
+        fs::write(dir.join("blobs/sha256").join(digest.trim_start_matches("sha256:")), bytes)?;
+        Ok::<_, anyhow::Error>(json!({"mediaType": kind, "digest": digest, "size": bytes.len()}))
+    };
+    let config =
+        put("application/vnd.oci.image.config.v1+json", br#"{"architecture":"unknown","os":"unknown"}"#)?;
+    let statement = put("application/vnd.in-toto+json", br#"{"_type":"https://in-toto.io/Statement/v0.1"}"#)?;
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    let manifest = json!({"schemaVersion": 2, "mediaType": kind, "config": config, "layers": [statement]});
+    let mut entry = put(kind, manifest.to_string().as_bytes())?;
+    entry["platform"] = json!({"architecture": "unknown", "os": "unknown"});
+    entry["annotations"] = json!({"vnd.docker.reference.type": "attestation-manifest",
+        "vnd.docker.reference.digest": digest(&image.manifest)});
+    Ok(entry)
+}
+
 /// An OCI layout of one name, which means an index of all these images.
 fn write_index(dir: &Path, name: &str, images: &[&Image]) -> Result {
     let describe =
@@ -217,7 +236,8 @@ fn write_index(dir: &Path, name: &str, images: &[&Image]) -> Result {
         image.write_layout(dir)?;
         Ok(describe("application/vnd.oci.image.manifest.v1+json", &image.manifest))
     });
-    let manifests: Vec<Value> = manifests.collect::<Result<_>>()?;
+    let mut manifests: Vec<Value> = manifests.collect::<Result<_>>()?;
+    manifests.push(attestation(dir, images[0])?);
     let nested = json!({"schemaVersion": 2, "manifests": manifests}).to_string().into_bytes();
     fs::write(dir.join("blobs/sha256").join(digest(&nested).trim_start_matches("sha256:")), &nested)?;
     let mut entry = describe("application/vnd.oci.image.index.v1+json", &nested);
@@ -265,6 +285,50 @@ fn the_images_for_all_platforms_come_in_and_go_out_together() {
         let docker = ["export", "--all-platforms", "--format", "docker-archive", "-o", &archive, name];
         let refused = kubelet.node().cli(&docker)?.output()?;
         assert!(String::from_utf8_lossy(&refused.stderr).contains("knows no platforms"), "{refused:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn two_tags_are_no_platforms_of_each_other() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        let names = ["docker.io/library/two:1", "docker.io/library/two:2"];
+        let (first, second) = (path(kubelet, "first"), path(kubelet, "second.tar"));
+        for (name, content) in names.iter().zip([b"1", b"2"]) {
+            let layout = path(kubelet, name.rsplit(':').next().context("a tag")?);
+            let image = Image::new(&json!({"Cmd": ["x"]}), vec![Layer::new().file("a", content)])?;
+            write_index(Path::new(&layout), name, &[&image])?;
+            corten(kubelet, &["import", &layout])?;
+        }
+        let ids = [id_of(kubelet, names[0]).await?, id_of(kubelet, names[1]).await?];
+        corten(kubelet, &["export", "-o", &first, names[0], names[1]])?;
+        let forget = async || -> Result {
+            for id in &ids {
+                kubelet.remove_image(id).await?;
+            }
+            Ok(())
+        };
+        forget().await?;
+        corten(kubelet, &["import", &first])?;
+        corten(kubelet, &["export", "--all-platforms", "-o", &second, names[0]])?;
+        forget().await?;
+        corten(kubelet, &["import", &second])?;
+        assert_eq!(id_of(kubelet, names[0]).await?, ids[0]);
+        assert_eq!(kubelet.image_status(&ids[1]).await?, None);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_pipe_that_is_exported_to_stays_one() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        let id = kubelet.pull(BUSYBOX).await?;
+        let pipe = path(kubelet, "pipe");
+        nix::unistd::mkfifo(pipe.as_str(), nix::sys::stat::Mode::S_IRWXU)?;
+        let mut import = kubelet.node().cli(&["import", &pipe])?.stdout(Stdio::piped()).spawn()?;
+        corten(kubelet, &["export", "-o", &pipe, BUSYBOX])?;
+        let printed = std::io::read_to_string(import.stdout.take().context("its output")?)?;
+        assert!(import.wait()?.success() && printed.trim_end() == format!("{BUSYBOX} {id}"), "{printed}");
         Ok(())
     });
 }

@@ -10,8 +10,8 @@ use image::Digest;
 use serde_json::{Map, Value, json};
 
 use super::target::Target;
-use super::{CONFIG, FULL_NAME, INDEX, LAYER, MANIFEST, REF_NAME};
-use crate::cli::client::{Client, answer};
+use super::{CONFIG, FULL_NAME, INDEX, LAYER, MANIFEST, REF_NAME, blob};
+use crate::cli::client::{Client, answer, said};
 use crate::wire::corten::export_part::Part;
 use crate::wire::corten::{ExportBegin, ExportRequest};
 
@@ -112,7 +112,7 @@ impl Writer {
             let part = match parts.message().await {
                 Ok(Some(part)) => part.part,
                 Ok(None) => break,
-                Err(status) => bail!("{} ({:?})", status.message(), status.code()),
+                Err(status) => return Err(said(&status)),
             };
             match (part, &begun) {
                 (Some(Part::Begin(begin)), None) => begun = Some(begin),
@@ -128,7 +128,7 @@ impl Writer {
         let layer = begin.layers.get(index as usize).context("there is no such layer")?;
         let name = match self.form {
             Form::DockerArchive => format!("{}/layer.tar", hex(&layer.diff_id)?),
-            Form::OciArchive | Form::OciDir => blob(&layer.diff_id)?,
+            Form::OciArchive | Form::OciDir => blob(&layer.diff_id.parse()?),
         };
         self.target.begin(&name, layer.bytes)?;
         self.layers.insert(layer.diff_id.clone(), name);
@@ -138,10 +138,11 @@ impl Writer {
     /// Writes what says of which layers the image is made, and returns what an index says of it, where there is one.
     fn describe(&mut self, begin: &ExportBegin, tags: &[String]) -> anyhow::Result<Option<Value>> {
         let config = &begin.config;
-        let config_digest = Digest::sha256(config).to_string();
+        // The id is the digest of the configuration.
+        let config_digest = &begin.id;
         let config_name = match self.form {
-            Form::DockerArchive => format!("{}.json", hex(&config_digest)?),
-            Form::OciArchive | Form::OciDir => blob(&config_digest)?,
+            Form::DockerArchive => format!("{}.json", hex(config_digest)?),
+            Form::OciArchive | Form::OciDir => blob(&config_digest.parse()?),
         };
         self.target.file(&config_name, config)?;
         let files: Vec<&String> = begin.layers.iter().filter_map(|l| self.layers.get(&l.diff_id)).collect();
@@ -169,9 +170,9 @@ impl Writer {
 
     /// Writes a manifest or an index, and returns what another index says of it.
     fn document(&mut self, media_type: &str, document: &[u8]) -> anyhow::Result<Value> {
-        let digest = Digest::sha256(document).to_string();
-        self.target.file(&blob(&digest)?, document)?;
-        Ok(json!({"mediaType": media_type, "digest": digest, "size": document.len()}))
+        let digest = Digest::sha256(document);
+        self.target.file(&blob(&digest), document)?;
+        Ok(json!({"mediaType": media_type, "digest": digest.to_string(), "size": document.len()}))
     }
 
     /// Keeps an entry of the index at the top, under each of its names.
@@ -231,11 +232,6 @@ fn platform(config: &[u8]) -> Value {
     let given =
         keys.filter_map(|key| Some((key.to_owned(), config.get(key).filter(|v| v.is_string())?.clone())));
     Value::Object(given.collect())
-}
-
-fn blob(digest: &str) -> anyhow::Result<String> {
-    let digest: Digest = digest.parse()?;
-    Ok(format!("blobs/{}/{}", digest.algorithm().name(), digest.hex()))
 }
 
 fn hex(digest: &str) -> anyhow::Result<String> {

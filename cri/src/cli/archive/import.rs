@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::layout::{self, Found, Platform};
 use super::source::Source;
-use crate::cli::client::{Client, answer};
+use crate::cli::client::{Client, answer, said};
 use crate::cli::output::print_line;
 use crate::wire::corten::import_answer::Answer;
 use crate::wire::corten::import_part::Part;
@@ -172,6 +172,6 @@ async fn send(
 async fn next(answers: &mut tonic::Streaming<ImportAnswer>) -> anyhow::Result<Option<Answer>> {
     match answers.message().await {
         Ok(message) => Ok(message.and_then(|message| message.answer)),
-        Err(status) => bail!("{} ({:?})", status.message(), status.code()),
+        Err(status) => Err(said(&status)),
     }
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::source::Source;
-use super::{CONFIG, FULL_NAME, INDEX, LAYER, MANIFEST, MAX_DOCUMENT, REF_NAME};
+use super::{CONFIG, FULL_NAME, INDEX, LAYER, MANIFEST, MAX_DOCUMENT, REF_NAME, blob};
 
 /// How deep indexes may be nested, the layout's own among them.
 const MAX_DEPTH: usize = 4;
@@ -144,6 +144,10 @@ fn indexed(
     let digest = Digest::sha256(index);
     let index: Index = serde_json::from_slice(index)?;
     for entry in index.manifests {
+        // What a builder says of an image is no image.
+        if entry.annotations.contains_key("vnd.docker.reference.type") {
+            continue;
+        }
         let mut names = names.to_vec();
         names.extend(entry.name().cloned());
         // Archives often hold the content of one platform alone.
@@ -169,7 +173,8 @@ fn indexed(
         match found.iter_mut().find(|known: &&mut Found| known.manifest == document) {
             Some(known) => known.names.extend(names),
             None => {
-                let index = Some(digest.clone());
+                // The layout's own index only lists what is there.
+                let index = (depth < MAX_DEPTH).then(|| digest.clone());
                 found.push(Found { names, platform, index, manifest: document, config, layers });
             }
         }
@@ -226,8 +231,4 @@ fn checked(source: &Source, descriptor: &Descriptor) -> anyhow::Result<Vec<u8>> 
         bytes.len() as u64 == descriptor.size && descriptor.digest.same_of(&bytes) == descriptor.digest;
     ensure!(same, "{} in the archive is something else", descriptor.digest);
     Ok(bytes)
-}
-
-fn blob(digest: &Digest) -> String {
-    format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
 }

@@ -33,8 +33,8 @@ impl Source {
             return Ok(Self::Directory(name.into()));
         }
         let context = || format!("read the archive {name}");
-        let file = if name == "-" { standard_input() } else { File::open(name).map_err(Into::into) };
-        let file = plain(file.with_context(context)?).with_context(context)?;
+        let input = if name == "-" { standard_input() } else { File::open(name) };
+        let file = seekable(input.with_context(context)?).and_then(plain).with_context(context)?;
         let listed = image::unpack::list(BufReader::with_capacity(1 << 20, &file));
         let members = listed.map_err(|reason| anyhow!("{}: {reason}", context()))?;
         let members = members.into_iter().map(|member| (member.name.clone(), member)).collect();
@@ -116,15 +116,18 @@ fn normal(path: &Path) -> String {
     parts.join("/")
 }
 
-/// Standard input, if one can seek in it; otherwise all of it in a file without a name.
-fn standard_input() -> anyhow::Result<File> {
+fn standard_input() -> io::Result<File> {
     use std::os::fd::AsFd;
-    let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    Ok(File::from(io::stdin().as_fd().try_clone_to_owned()?))
+}
+
+/// The input, if one can seek in it; otherwise all of it in a file without a name.
+fn seekable(input: File) -> anyhow::Result<File> {
     if input.metadata()?.is_file() {
         return Ok(input);
     }
     let mut file = unnamed()?;
-    io::copy(&mut BufReader::with_capacity(1 << 20, input), &mut file).context("read standard input")?;
+    io::copy(&mut BufReader::with_capacity(1 << 20, input), &mut file)?;
     file.rewind()?;
     Ok(file)
 }

@@ -1,21 +1,20 @@
-//! What images are written to: a directory, or a tar archive. Nothing takes its name before it is whole.
+//! What images are written to: a directory, or a tar archive, which takes its name when it is whole.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
+use image::ustar;
 
 use crate::cli::output;
-
-const BLOCK: usize = 512;
 
 /// Takes files, one after the other.
 pub(super) struct Target {
     kind: Kind,
     /// Bytes that the file that was begun still needs.
     missing: u64,
-    padding: u64,
+    padding: usize,
 }
 
 enum Kind {
@@ -38,13 +37,17 @@ impl Target {
 
     /// Writes an archive to a file, or to standard output (`-`).
     pub(super) fn archive(path: &Path) -> anyhow::Result<Self> {
+        let context = || format!("write {}", path.display());
         let (output, place): (Box<dyn Write>, _) = if path == Path::new("-") {
             (Box::new(output::stdout()), None)
+        } else if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+            // A pipe or a device is written to, not replaced.
+            (Box::new(OpenOptions::new().write(true).open(path).with_context(context)?), None)
         } else {
             let mut unfinished = path.as_os_str().to_owned();
             unfinished.push(format!(".{}.new", std::process::id()));
             let unfinished = PathBuf::from(unfinished);
-            let file = File::create(&unfinished).with_context(|| format!("write {}", path.display()))?;
+            let file = File::create_new(&unfinished).with_context(context)?;
             (Box::new(file), Some((unfinished, path.to_owned())))
         };
         Ok(Self::new(Kind::Archive { output: BufWriter::with_capacity(1 << 20, output), place }))
@@ -57,14 +60,14 @@ impl Target {
     /// Begins a file of so many bytes.
     pub(super) fn begin(&mut self, name: &str, size: u64) -> anyhow::Result<()> {
         self.end()?;
-        (self.missing, self.padding) = (size, size.wrapping_neg() % BLOCK as u64);
+        (self.missing, self.padding) = (size, ustar::padding(size));
         match &mut self.kind {
             Kind::Directory { root, file } => {
                 let path = root.join(name);
                 fs::create_dir_all(path.parent().unwrap_or(root))?;
                 *file = Some(File::create(&path).with_context(|| format!("write {}", path.display()))?);
             }
-            Kind::Archive { output, .. } => output.write_all(&header(name, size)?)?,
+            Kind::Archive { output, .. } => output.write_all(&ustar::start(name.as_bytes(), size))?,
         }
         Ok(())
     }
@@ -91,7 +94,7 @@ impl Target {
     pub(super) fn finish(mut self) -> anyhow::Result<()> {
         self.end()?;
         if let Kind::Archive { output, place } = &mut self.kind {
-            output.write_all(&[0; 2 * BLOCK])?;
+            output.write_all(&ustar::END)?;
             output.flush()?;
             if let Some((unfinished, path)) = place.take() {
                 fs::rename(&unfinished, &path).with_context(|| format!("write {}", path.display()))?;
@@ -103,7 +106,7 @@ impl Target {
     fn end(&mut self) -> anyhow::Result<()> {
         ensure!(self.missing == 0, "the server sent less of a layer than it said");
         if let Kind::Archive { output, .. } = &mut self.kind {
-            output.write_all(&vec![0; usize::try_from(self.padding)?])?;
+            output.write_all(&vec![0; self.padding])?;
         }
         self.padding = 0;
         Ok(())
@@ -117,28 +120,4 @@ impl Drop for Target {
             drop(fs::remove_file(unfinished));
         }
     }
-}
-
-/// The header of a file in the ustar format; beyond 8 GiB the size is in GNU's base 256.
-fn header(name: &str, size: u64) -> anyhow::Result<[u8; BLOCK]> {
-    ensure!(name.len() < 100, "the name {name:?} is too long");
-    let mut block = [0; BLOCK];
-    let mut put = |at: usize, value: &[u8]| block[at..at + value.len()].copy_from_slice(value);
-    put(0, name.as_bytes());
-    put(100, b"0000644\0");
-    put(108, b"0000000\0");
-    put(116, b"0000000\0");
-    if size < 1 << 33 {
-        put(124, format!("{size:011o}").as_bytes());
-    } else {
-        put(124, &[0x80, 0, 0, 0]);
-        put(128, &size.to_be_bytes());
-    }
-    put(136, b"00000000000\0");
-    put(148, b"        ");
-    put(156, b"0");
-    put(257, b"ustar\x0000");
-    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
-    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    Ok(block)
 }
