@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
 # A node whose power goes during pulls and creates, and comes back.
 #
-#   cut.sh before IMAGES SECONDS [CORTEN.deb]     works until the power goes; IMAGES is target/images
-#   cut.sh after
+#   cut.sh before IMAGES SECONDS CORTEN.deb     works until the power goes; IMAGES is target/images
+#   cut.sh again IMAGES SECONDS                 has come back, and works until the power goes once more
+#   cut.sh after IMAGES
 set -uo pipefail
 . "$(dirname "$0")/lib.sh"
 names=(busybox:1.29-2 nginx:1.14-2 nonewprivs:1.3)
 
+it_is_installed() {
+  install "$1"
+  use_bridge
+}
+
 it_is_at_work() {
   local images=$1 seconds=$2
-  if [ -n "${3:-}" ]; then
-    install "$3"
-    use_bridge
-  fi
   systemctl is-active corten.service
   serve_images "$images"
   systemd-run --quiet --unit pulls bash "$(realpath "$0")" pulls
@@ -74,18 +76,28 @@ it_works_as_before() {
   corten rmp --force "$id"
 }
 
+has_come_back() {
+  check cut::the_daemon_starts_clean it_starts_clean
+  check cut::no_layer_is_bad no_layer_is_bad
+  check cut::what_was_begun_can_be_removed what_was_can_go
+  check cut::pulls_and_pods_work_as_before it_works_as_before "$1"
+}
+
 case $1 in
   pulls) pulls ;;
   creates) creates ;;
   before)
-    check cut::it_is_at_work it_is_at_work "$2" "$3" "${4:-}"
+    check cut::it_is_installed it_is_installed "$4"
+    check cut::it_is_at_work it_is_at_work "$2" "$3"
+    finish
+    ;;
+  again)
+    has_come_back "$2"
+    check cut::it_is_at_work_again it_is_at_work "$2" "$3"
     finish
     ;;
   after)
-    check cut::the_daemon_starts_clean it_starts_clean
-    check cut::no_layer_is_bad no_layer_is_bad
-    check cut::what_was_begun_can_be_removed what_was_can_go
-    check cut::pulls_and_pods_work_as_before it_works_as_before "$2"
+    has_come_back "$2"
     finish
     ;;
 esac

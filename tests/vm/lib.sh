@@ -77,7 +77,8 @@ log: { level: error, accesslog: { disabled: true } }
 storage: { filesystem: { rootdirectory: $1/registry } }
 http: { addr: "127.0.0.1:5000" }
 YML
-  systemd-run --quiet --unit registry "$1/docker-registry" serve /run/registry.yml
+  systemctl is-active --quiet registry.service ||
+    systemd-run --quiet --unit registry "$1/docker-registry" serve /run/registry.yml
   until_true 60 curl -sf http://127.0.0.1:5000/v2/
 }
 

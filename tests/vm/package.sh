@@ -38,7 +38,9 @@ an_image_and_ten_pods() {
     made=$(container "ten-$number" "$id" "c$number" 'i=0; while :; do echo $((i += 1)); sleep 1; done')
     echo "$made $(pid_of "$made")" >>/run/ten
   done
+  ten_processes >/run/processes
 }
+
 monitors_have_a_scope() {
   local monitor
   monitor=$(pgrep -o -f '^corten-runtime monitor')

@@ -38,6 +38,18 @@ impl Scene {
         self.cgroups.create(&self.path("pod/one"), limits).unwrap()
     }
 
+    /// One that the container makes in its own, which has processes: v2 takes no controllers there.
+    fn below(&self, cgroup: &Cgroup, name: &str) -> Cgroup {
+        let path = cgroup.path().join(name).unwrap();
+        if self.cgroups.layout() != Layout::V2 {
+            return self.cgroups.create(&path, &Limits::default()).unwrap();
+        }
+        for directory in self.cgroups.host.directories(&path) {
+            fs::create_dir(directory.path()).unwrap();
+        }
+        self.cgroups.open(&path)
+    }
+
     /// A file of the controller, whichever hierarchy it is in.
     fn file(&self, cgroup: &Cgroup, controller: Controller, (v1, v2): (&str, &str)) -> String {
         match self.cgroups.host.place(cgroup.path(), controller).unwrap() {
@@ -183,7 +195,7 @@ fn kills_the_whole_tree_and_removes_it() {
     let cgroup = scene.create(&Limits::default());
     let mut child = run_in(&cgroup, "sleep 1000 & sleep 1000 & echo ready; wait");
     wait_for_line(&mut child);
-    let inner = scene.cgroups.create(&cgroup.path().join("inner").unwrap(), &Limits::default()).unwrap();
+    let inner = scene.below(&cgroup, "inner");
     let mut deep = run_in(&inner, "echo ready; exec sleep 1000");
     wait_for_line(&mut deep);
     assert_eq!(cgroup.processes().unwrap().len(), 4);

@@ -66,15 +66,15 @@ fn memory_beyond_high_is_reclaimed_and_nobody_is_killed() {
     });
 }
 
-/// Keeps 40 MiB in a container that has 24 MiB of memory, and `swap` more.
+/// Keeps 24 MiB in a container that has 16 MiB of memory, and `swap` more.
 async fn keep_much(kubelet: &Kubelet, swap: i64) -> Result<(wire::ContainerStatus, u64)> {
     let pod = kubelet.pod().run().await?;
     let container = pod
         .container()
-        .sh("dd if=/dev/zero of=/dev/shm/much bs=1M count=40 && echo kept && exec sleep 100000")
+        .sh("dd if=/dev/zero of=/dev/shm/much bs=1M count=24 && echo kept && exec sleep 100000")
         .limits(|limits| {
-            limits.memory_limit_in_bytes = 24 * MIB;
-            limits.memory_swap_limit_in_bytes = 24 * MIB + swap;
+            limits.memory_limit_in_bytes = 16 * MIB;
+            limits.memory_swap_limit_in_bytes = 16 * MIB + swap;
         })
         .start()
         .await?;
@@ -100,12 +100,12 @@ fn swap_is_used_up_to_its_limit_and_not_beyond() {
         if fs::read_to_string("/proc/swaps")?.lines().count() < 2 {
             return skip("the machine has no swap");
         }
-        let (status, swapped) = keep_much(kubelet, 64 * MIB).await?;
+        let (status, swapped) = keep_much(kubelet, 32 * MIB).await?;
         assert_eq!(status.state(), wire::ContainerState::ContainerRunning, "{status:?}");
-        assert!(swapped > 8 << 20, "{swapped} bytes are swapped");
+        assert!(swapped > 4 << 20, "{swapped} bytes are swapped");
         let (status, _) = keep_much(kubelet, 0).await?;
         assert_eq!(status.reason, "OOMKilled", "{status:?}");
-        let (status, _) = keep_much(kubelet, 4 * MIB).await?;
+        let (status, _) = keep_much(kubelet, 2 * MIB).await?;
         assert_eq!(status.reason, "OOMKilled", "{status:?}");
         Ok(())
     });

@@ -70,8 +70,13 @@ fn listen() -> (TempDir, UnixListener, String) {
     (dir, listener, address)
 }
 
+/// With all the time that an emulated processor may need.
 fn systemd(address: String) -> Systemd {
-    Systemd { address: Some(address), deadline: Duration::from_millis(500), ..Systemd::new() }
+    Systemd { address: Some(address), ..Systemd::new() }
+}
+
+fn hasty(address: String) -> Systemd {
+    Systemd { deadline: Duration::from_millis(500), ..systemd(address) }
 }
 
 /// Serves whoever connects for as long as the test runs.
@@ -127,14 +132,14 @@ fn check_timeout((error, took): (String, Duration)) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bus_that_takes_connections_and_says_nothing_has_its_time() {
     let (_dir, _listener, address) = listen();
-    check_timeout(start(systemd(address)).await);
+    check_timeout(start(hasty(address)).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manager_that_does_not_answer_has_its_time() {
     let (_dir, listener, address) = listen();
     let server = tokio::spawn(serve(listener, true, OLD));
-    check_timeout(start(systemd(address)).await);
+    check_timeout(start(hasty(address)).await);
     server.abort();
 }
 
