@@ -51,8 +51,7 @@ pub fn pem(name: &str) -> PathBuf {
 impl Distribution {
     /// Starts one. The stand-in images must have been made, as every node does.
     pub fn start(settings: &Settings) -> Result<Self> {
-        let images = std::env::var_os("CORTEN_IMAGES")
-            .map_or_else(|| host::repository().join("target/images"), PathBuf::from);
+        let images = host::images();
         let dir =
             tempfile::Builder::new().prefix("corten-registry-").tempdir().context("make a directory")?;
         let port = host::free_port()?;

@@ -13,6 +13,11 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or_else(|| Path::new("/"))
 }
 
+/// The stand-in images: `CORTEN_IMAGES`, or where hack/images makes them.
+pub fn images() -> PathBuf {
+    std::env::var_os("CORTEN_IMAGES").map_or_else(|| repository().join("target/images"), PathBuf::from)
+}
+
 /// The built `corten`: `CORTEN_BIN`, or the one beside the test program, which hack/test builds.
 pub fn corten() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("CORTEN_BIN") {

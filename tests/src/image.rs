@@ -124,7 +124,7 @@ struct Base {
 impl Base {
     /// Those of a stand-in image, from the layout that hack/images made.
     fn read(reference: &str) -> Result<Self> {
-        let layout = host::repository().join("target/images/layout");
+        let layout = host::images().join("layout");
         let read = |path: &str| {
             let path = layout.join(path);
             fs::read(&path).with_context(|| format!("read {}", path.display()))
