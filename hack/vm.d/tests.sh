@@ -12,6 +12,8 @@ guest_few=(functional::limits functional::bounds)
 guest_unfit=(
   # Thousands of requests, which say the same on any machine.
   --skip errors::random --skip errors::malformed
+  # Files and HTTP alone, likewise.
+  --skip functional::archives --skip functional::artifacts --skip functional::registries
   # Every system call of theirs is traced, and the guest has no runsc.
   --skip functional::sandboxed
 )
