@@ -29,8 +29,9 @@ const PIECE: usize = 64 << 10;
 /// The longest piece: an extended header with what is gathered before it.
 const MAX_PIECE: u32 = 2 << 20;
 
-/// The most that names of replaced files take.
+/// The most that replaced files take in memory: their names, and what goes with each.
 const MAX_LOST_BYTES: usize = 8 << 20;
+const LOST_BYTES: usize = 64;
 
 /// Headers compress well at any level.
 const LEVEL: i32 = 1;
@@ -289,7 +290,7 @@ impl Lost {
                 Piece::Content { .. } => {}
                 Piece::Lost { size, name } => {
                     pieces.copy(size, &mut io::sink())?;
-                    bytes += name.len();
+                    bytes += name.len() + LOST_BYTES;
                     names.insert(name);
                 }
                 Piece::End(_) => break,
@@ -315,14 +316,15 @@ impl Lost {
                     }
                     contents += 1;
                 }
-                Piece::Lost { size, name } => {
-                    pieces.copy(size, &mut file)?;
-                    // What was a hard link came under another name.
-                    if let Some(content) = last.remove(&name) {
+                Piece::Lost { size, name } => match last.remove(&name) {
+                    Some(content) => {
+                        pieces.copy(size, &mut file)?;
                         places.insert(content, (offset, size));
+                        offset += size;
                     }
-                    offset += size;
-                }
+                    // What was a hard link came under another name.
+                    None => pieces.copy(size, &mut io::sink())?,
+                },
                 Piece::End(_) => return Ok(Self { file: Some(file), places }),
             }
         }
