@@ -58,11 +58,7 @@ fn pin_by(path: &Path, work: impl FnOnce() -> Result<(), Error> + Send) -> Resul
         .mode(0o444)
         .open(path)
         .map_err(at("make the file of", path))?;
-    let made = thread::scope(|scope| {
-        let builder = thread::Builder::new().name("netns".into());
-        let child = builder.spawn_scoped(scope, work).map_err(at("start a thread for", path))?;
-        join(child)
-    });
+    let made = on_thread(path, work).and_then(|made| made);
     if made.is_err()
         // The first failure is the one to tell; a pin that stays is harmless, and deleted like any other.
         && let Err(error) = delete(path)

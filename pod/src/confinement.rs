@@ -50,7 +50,7 @@ impl Node {
             Some(apparmor::DEFAULT) => apparmor::ensure_default().await.map_err(failed)?,
             Some(name) => {
                 // Where the list cannot be read, the kernel says it when the container is made.
-                if let Ok(false) = apparmor::is_loaded(name) {
+                if let Ok(false) = apparmor::is_loaded(name).await {
                     return Err(not_loaded(name));
                 }
             }

@@ -225,6 +225,14 @@ impl Error {
         Self::Invalid { field, reason: reason.into() }
     }
 
+    /// All that went wrong while something was taken down; fine when nothing did.
+    pub(crate) fn teardown(kind: &'static str, id: &str, failures: Vec<Self>) -> Result<()> {
+        match failures.is_empty() {
+            true => Ok(()),
+            false => Err(Self::Teardown { kind, id: id.to_owned(), failures }),
+        }
+    }
+
     pub(crate) fn pod_not_found(id: &str) -> Self {
         Self::NotFound { kind: "pod", id: id.to_owned() }
     }

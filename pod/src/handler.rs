@@ -153,10 +153,15 @@ impl External {
         self.runtime.kind() == Kind::Plain
     }
 
+    /// Whether the pod of its containers is a sandbox of the runtime's own.
+    pub(crate) fn encloses(&self) -> bool {
+        self.runtime.kind() == Kind::Sandboxed
+    }
+
     /// Refuses a pod that no other runtime is given: its mounts would not be mapped. An enclosure shares nothing with
     /// the node; about the network, which some can leave where it is, the runtime has the word.
     pub(crate) fn check_pod(&self, pod: &PodConfig) -> Result<()> {
-        let (wanted, is_enclosed) = (&pod.security.namespaces, self.runtime.kind() == Kind::Sandboxed);
+        let (wanted, is_enclosed) = (&pod.security.namespaces, self.encloses());
         if wanted.users.is_some() {
             Err(self.lacks("user namespaces"))
         } else if is_enclosed && wanted.pid == PidMode::Node {
@@ -184,7 +189,7 @@ impl External {
             Err(self.lacks("AppArmor"))
         } else if has_label(Process::selinux_label) && features.no_selinux {
             Err(self.lacks("SELinux"))
-        } else if self.runtime.kind() == Kind::Sandboxed {
+        } else if self.encloses() {
             self.check_enclosed(container)
         } else {
             Ok(())
@@ -204,10 +209,7 @@ impl External {
 
     /// Refuses to change the limits of a container that has none on the host.
     pub(crate) fn check_update(&self) -> Result<()> {
-        match self.runtime.kind() {
-            Kind::Plain => Ok(()),
-            Kind::Sandboxed => Err(self.lacks("changes of a container's limits")),
-        }
+        if self.encloses() { Err(self.lacks("changes of a container's limits")) } else { Ok(()) }
     }
 
     /// Adds those of the pod's annotations that the runtime is to be told.

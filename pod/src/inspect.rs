@@ -8,28 +8,30 @@ use crate::config::{PidMode, PodOrNode};
 use crate::error::Result;
 use crate::node::{Node, blocking, exists};
 use crate::sandbox::Sandbox;
+use crate::spec::enclosure;
 
 impl Node {
     pub(crate) async fn inspect_pod(self: &Arc<Self>, id: &str) -> Result<Value> {
-        let pod = self.table.pod(id)?;
-        let (node, inspected) = (self.clone(), pod.clone());
-        let network = blocking(move || Ok(node.network.show_result(&inspected.id))).await?;
-        let monitor = pod.monitor();
-        Ok(json!({
-            "sandboxID": pod.id,
-            "pid": monitor.as_ref().map_or(0, runtime::Monitor::pause_pid),
-            "monitorPid": monitor.as_ref().map_or(0, runtime::Monitor::pid),
-            "phase": pod.phase(),
-            "processStatus": if monitor.is_some() { "running" } else { "deleted" },
-            "networkNamespace": pod.netns(),
-            "netNamespaceClosed": pod.netns().is_some_and(|path| !exists(&path)),
-            "ips": pod.ips(),
-            "cniResult": network,
-            "stateDirectory": pod.dir,
-            "resources": pod.resources(),
-            "runtimeHandler": pod.config.handler,
-            "runtimeSpec": pause_spec(&pod),
-        }))
+        let (node, pod) = (self.clone(), self.table.pod(id)?);
+        blocking(move || {
+            let monitor = pod.monitor();
+            Ok(json!({
+                "sandboxID": pod.id,
+                "pid": monitor.as_ref().map_or(0, runtime::Monitor::pause_pid),
+                "monitorPid": monitor.as_ref().map_or(0, runtime::Monitor::pid),
+                "phase": pod.phase(),
+                "processStatus": if monitor.is_some() { "running" } else { "deleted" },
+                "networkNamespace": pod.netns(),
+                "netNamespaceClosed": pod.netns().is_some_and(|path| !exists(&path)),
+                "ips": pod.ips(),
+                "cniResult": node.network.show_result(&pod.id),
+                "stateDirectory": pod.dir,
+                "resources": pod.resources(),
+                "runtimeHandler": pod.config.handler,
+                "runtimeSpec": pause_spec(&pod),
+            }))
+        })
+        .await
     }
 
     pub(crate) async fn inspect_container(self: &Arc<Self>, id: &str) -> Result<Value> {
@@ -50,10 +52,10 @@ impl Node {
     }
 }
 
-/// Pause is made from no bundle. What people look for in its spec is true of it all the same: the namespaces and where
+/// Pause is made from no bundle, or from another one within a sandbox. What people look for in its spec is true of it all the same: the namespaces and where
 /// they are, the host's name and the kernel's parameters.
 fn pause_spec(pod: &Sandbox) -> Value {
-    let (config, metadata) = (&pod.config, &pod.config.metadata);
+    let config = &pod.config;
     let pid = pod.monitor().map(|monitor| monitor.pause_pid());
     let place = |name: &str| pid.map(|pid| format!("/proc/{pid}/ns/{name}"));
     let namespace = |kind: &str, path: Option<String>| json!({ "type": kind, "path": path });
@@ -76,14 +78,7 @@ fn pause_spec(pod: &Sandbox) -> Value {
         "ociVersion": "1.0.2",
         "process": { "args": ["/pause"], "cwd": "/" },
         "hostname": config.hostname,
-        "annotations": {
-            "io.kubernetes.cri.container-type": "sandbox",
-            "io.kubernetes.cri.sandbox-id": pod.id,
-            "io.kubernetes.cri.sandbox-name": metadata.name,
-            "io.kubernetes.cri.sandbox-namespace": metadata.namespace,
-            "io.kubernetes.cri.sandbox-uid": metadata.uid,
-            "io.kubernetes.cri.sandbox-log-directory": config.log_directory,
-        },
+        "annotations": enclosure::annotations(&pod.id, config),
         "linux": { "namespaces": namespaces, "sysctl": config.sysctls },
     })
 }

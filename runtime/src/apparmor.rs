@@ -61,8 +61,8 @@ pub fn is_on() -> bool {
 ///
 /// # Errors
 /// When it does not say: securityfs is not mounted, for one.
-pub fn is_loaded(profile: &str) -> Result<bool, Error> {
-    fs::read_to_string(LOADED).map(|list| has(&list, profile)).map_err(Error::Profiles)
+pub async fn is_loaded(profile: &str) -> Result<bool, Error> {
+    tokio::fs::read_to_string(LOADED).await.map(|list| has(&list, profile)).map_err(Error::Profiles)
 }
 
 /// Has Corten's own profile loaded, if it is not.
@@ -71,7 +71,7 @@ pub fn is_loaded(profile: &str) -> Result<bool, Error> {
 /// When it cannot be.
 pub async fn ensure_default() -> Result<(), Error> {
     // Whoever cannot see the list can still load, and replacing a profile by itself changes nothing.
-    if let Ok(true) = is_loaded(DEFAULT) {
+    if let Ok(true) = is_loaded(DEFAULT).await {
         return Ok(());
     }
     let places = ["/usr/sbin", "/sbin", "/usr/bin", "/usr/local/sbin"];

@@ -3,7 +3,8 @@
 use futures_util::stream::{self, BoxStream, StreamExt};
 use image::{Digest, Images, NewImport};
 use tokio::sync::mpsc;
-use tonic::{Request, Response, Status, Streaming, async_trait};
+use tonic::{Code, Request, Response, Status, Streaming, async_trait};
+use tracing::Instrument;
 
 use crate::wire::corten::export_part::Part as ExportPart;
 use crate::wire::corten::import_answer::Answer as ImportAnswer;
@@ -79,12 +80,17 @@ fn answers<T: Send + 'static, F: Future<Output = Result<(), Status>> + Send + 's
 ) -> Response<Stream<T>> {
     let (sender, mut receiver) = mpsc::channel(QUEUE);
     let work = work(sender.clone());
-    tokio::spawn(async move {
+    let told = async move {
         if let Err(status) = work.await {
+            // The call itself was told, and counted, when its answer began.
+            if status.code() != Code::Cancelled {
+                tracing::warn!(code = ?status.code(), error = status.message(), "the answer ends early");
+            }
             // A client that is gone asks no more.
             drop(sender.send(Err(status)).await);
         }
-    });
+    };
+    tokio::spawn(told.in_current_span());
     Response::new(stream::poll_fn(move |context| receiver.poll_recv(context)).boxed())
 }
 

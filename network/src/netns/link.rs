@@ -21,37 +21,26 @@ pub(super) fn raise_loopback() -> Result<(), Error> {
     link.header.flags = LinkFlags::Up;
     link.header.change_mask = LinkFlags::Up;
     let request = RouteNetlinkMessage::SetLink(link);
-    ask(request, NLM_F_REQUEST | NLM_F_ACK)
-        .map_err(|source| Error::Netlink { operation: "set interface lo up", source })
+    ask(request).map_err(|source| Error::Netlink { operation: "set interface lo up", source })
 }
 
 /// Sends one request and waits for what the kernel says to it.
-fn ask(request: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+fn ask(request: RouteNetlinkMessage) -> io::Result<()> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
     let mut message = NetlinkMessage::from(request);
-    message.header.flags = flags;
+    message.header.flags = NLM_F_REQUEST | NLM_F_ACK;
     message.header.sequence_number = 1;
     message.finalize();
     let mut buffer = vec![0; message.buffer_len()];
     message.serialize(&mut buffer);
     socket.send(&buffer, 0)?;
-    loop {
-        let (packet, _) = socket.recv_from_full()?;
-        let mut rest = packet.as_slice();
-        while !rest.is_empty() {
-            let message =
-                NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
-            match message.payload {
-                NetlinkPayload::Done(_) => return Ok(()),
-                NetlinkPayload::Error(error) if error.code.is_none() => return Ok(()),
-                NetlinkPayload::Error(error) => return Err(error.to_io()),
-                _ => {}
-            }
-            // Messages are padded to four bytes, see netlink(7).
-            let length = (message.header.length as usize).next_multiple_of(4);
-            rest = rest.get(length..).unwrap_or_default();
-        }
+    let (packet, _) = socket.recv_from_full()?;
+    let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&packet).map_err(io::Error::other)?;
+    match answer.payload {
+        NetlinkPayload::Error(error) if error.code.is_none() => Ok(()),
+        NetlinkPayload::Error(error) => Err(error.to_io()),
+        _ => Err(io::Error::other("the kernel's answer is no acknowledgement")),
     }
 }

@@ -43,9 +43,7 @@ impl Node {
             });
             removed.await.unwrap_or_else(|error| failures.push(error));
         }
-        if !failures.is_empty() {
-            return Err(Error::Teardown { kind: "container", id: container.id.clone(), failures });
-        }
+        Error::teardown("container", &container.id, failures)?;
         container.set_leases(Vec::new());
         self.table.remove_container(container);
         container.tell_deleted();

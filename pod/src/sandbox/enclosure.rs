@@ -6,13 +6,12 @@
 use std::sync::Arc;
 
 use runtime::cgroup::Limits;
-use runtime::external::{Bundle, Kind};
+use runtime::external::Bundle;
 use runtime::{ContainerOrder, Executor, PidNamespace, Placeholder, Stdin};
 
 use super::{Sandbox, files};
 use crate::container::parse_cgroup;
 use crate::error::{Error, Result, chain};
-use crate::handler::External;
 use crate::node::{Node, blocking};
 use crate::spec::enclosure;
 
@@ -20,7 +19,8 @@ impl Node {
     /// Makes and starts the enclosure, if the pod's handler has such.
     pub(crate) async fn enclose(self: &Arc<Self>, pod: &Arc<Sandbox>) -> Result<()> {
         let external = self.handlers.external(&pod.config.handler)?;
-        let (Some(_), Some(monitor)) = (external.filter(has_enclosures), pod.monitor()) else {
+        let (Some(_), Some(monitor)) = (external.filter(|external| external.encloses()), pod.monitor())
+        else {
             return Ok(());
         };
         let failed = || Error::runtime("start", "pod", &pod.id);
@@ -90,13 +90,14 @@ impl Node {
         .await
     }
 
-    /// Takes down what is left of an enclosure that has ended; fine when there is none.
+    /// Takes down what is left of an enclosure that has ended; fine when there is none. Goes on past failures.
     pub(crate) async fn release_enclosure(self: &Arc<Self>, pod: &Arc<Sandbox>) -> Result<()> {
         let Some(place) = pod.enclosure() else { return Ok(()) };
-        self.kill_enclosure(pod).await?;
+        let mut failures = Vec::new();
+        self.kill_enclosure(pod).await.unwrap_or_else(|error| failures.push(error));
         // The runtime would look for the enclosure of a container that it still knows.
         for container in self.table.containers_of(&pod.id) {
-            self.release_bundle(&container).await?;
+            self.release_bundle(&container).await.unwrap_or_else(|error| failures.push(error));
         }
         let (name, bundle) = (&pod.config.handler, bundle(pod));
         let removed = match self.handlers.external(name) {
@@ -104,19 +105,18 @@ impl Node {
             // The configuration does not know the runtime any more.
             _ => bundle.remove(),
         };
-        removed.map_err(|source| Error::Handler { name: name.clone(), source: Arc::new(source) })?;
-        let (node, pod) = (self.clone(), pod.clone());
-        blocking(move || {
+        if let Err(source) = removed {
+            failures.push(Error::Handler { name: name.clone(), source: Arc::new(source) });
+        }
+        let (node, of) = (self.clone(), pod.clone());
+        let removed = blocking(move || {
             let (cgroups, path) = (node.runtime.cgroups(), parse_cgroup(&place)?);
             let removed = cgroups.open(&path).remove().and_then(|()| cgroups.remove_empty_parents(&path));
-            removed.map_err(failed("remove", &pod))
-        })
-        .await
+            removed.map_err(failed("remove", &of))
+        });
+        removed.await.unwrap_or_else(|error| failures.push(error));
+        Error::teardown("pod", &pod.id, failures)
     }
-}
-
-pub(crate) fn has_enclosures(external: &&External) -> bool {
-    external.runtime.kind() == Kind::Sandboxed
 }
 
 fn bundle(pod: &Sandbox) -> Bundle {

@@ -28,7 +28,7 @@ impl Node {
     /// Connects to a port of the pod's loopback interface, or of the node's where the pod uses that network.
     pub(crate) async fn dial(&self, id: &str, port: u16) -> Result<TcpStream> {
         let pod = self.ready(id)?;
-        if pod.enclosure().is_some() {
+        if pod.enclosure().is_some() && pod.has_network() {
             // Its loopback interface is within, and cannot be reached from without.
             let stream = network::dial_address(&pod.ips(), port).await;
             return stream.map_err(self.network_error("forward a port into", &pod.id));

@@ -29,9 +29,7 @@ impl Node {
             });
             removed.await.unwrap_or_else(|error| failures.push(error));
         }
-        if !failures.is_empty() {
-            return Err(Error::Teardown { kind: "pod", id: pod.id.clone(), failures });
-        }
+        Error::teardown("pod", &pod.id, failures)?;
         self.table.remove_pod(pod);
         pod.tell_deleted();
         self.running_pods.discard(&pod.config.metadata);

@@ -33,10 +33,8 @@ impl Node {
         self.end_monitor(pod).await.unwrap_or_else(|error| failures.push(error));
         self.release_enclosure(pod).await.unwrap_or_else(|error| failures.push(error));
         self.release_network(pod).await.unwrap_or_else(|error| failures.push(error));
-        if failures.is_empty() {
-            return self.advance(pod, PodPhase::Stopped).await;
-        }
-        Err(Error::Teardown { kind: "pod", id: pod.id.clone(), failures })
+        Error::teardown("pod", &pod.id, failures)?;
+        self.advance(pod, PodPhase::Stopped).await
     }
 
     /// Moves the record on; a phase that is behind already changes nothing.
@@ -123,11 +121,7 @@ impl Node {
             }
             self.exited(&container, self.last_words(&container)).await;
         }
-        if failures.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::Teardown { kind: "pod", id: pod.id.clone(), failures })
-        }
+        Error::teardown("pod", &pod.id, failures)
     }
 
     /// How a container ended whose monitor cannot be asked: its exit file says, or nobody can.

@@ -71,7 +71,7 @@ fn assemble(inputs: &Inputs<'_>) -> Result<Spec, OciSpecError> {
         .root(RootBuilder::default().path("rootfs").readonly(true).build()?)
         .mounts(vec![proc])
         .process(process)
-        .annotations(annotations(inputs))
+        .annotations(annotations(inputs.id, inputs.pod))
         .linux(linux)
         .build()?;
     spec.set_hostname(inputs.netns.map(|_| inputs.hostname.to_owned()));
@@ -98,14 +98,15 @@ fn namespaces(inputs: &Inputs<'_>) -> Result<Vec<oci_spec::runtime::LinuxNamespa
     list.into_iter().map(namespace).collect()
 }
 
-fn annotations(inputs: &Inputs<'_>) -> HashMap<String, String> {
+/// What a pod is known by, in containerd's words.
+pub(crate) fn annotations(id: &str, pod: &PodConfig) -> HashMap<String, String> {
     let mut words = vec![("container-type", "sandbox".to_owned())];
-    if let Some(directory) = &inputs.pod.log_directory {
+    if let Some(directory) = &pod.log_directory {
         words.push(("sandbox-log-directory", directory.to_string_lossy().into_owned()));
     }
-    words.extend(size(&inputs.pod.resources));
+    words.extend(size(&pod.resources));
     let own = words.into_iter().map(|(key, value)| (format!("io.kubernetes.cri.{key}"), value));
-    pod_annotations(inputs.id, inputs.pod).chain(own).collect()
+    pod_annotations(id, pod).chain(own).collect()
 }
 
 /// How large it is to be, for those that have to know from the start.

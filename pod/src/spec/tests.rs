@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use oci_spec::runtime::LinuxDeviceType;
+use runtime::selinux::Labels;
 use serde_json::Value;
 
 use super::*;
@@ -142,6 +143,10 @@ fn golden_everything_asked_for() {
         unified: [("memory.high".to_owned(), "1000".to_owned())].into(),
     };
     case.confinement.apparmor = Some("corten-default".into());
+    case.confinement.selinux = Some(Labels {
+        process: "system_u:system_r:container_t:s0:c1,c2".into(),
+        mount: "system_u:object_r:container_file_t:s0:c1,c2".into(),
+    });
     let security = &mut container.security;
     security.namespaces.pid = PidMode::Pod;
     security.run_as = Some(RunAs::Uid(1000));
@@ -167,6 +172,7 @@ fn golden_everything_asked_for() {
         mount("/etc/hosts", "/var/lib/kubelet/hosts", MountAccess::ReadOnly, Propagation::HostToContainer),
         mount("/csi", "/var/lib/csi", MountAccess::Writable, Propagation::Bidirectional),
     ];
+    container.mounts[1].selinux_relabel = true;
     container.image_volumes = vec![ImageVolume {
         container_path: "/data/model".into(),
         image: "model".into(),

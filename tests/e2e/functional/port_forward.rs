@@ -6,7 +6,7 @@ use corten_tests::streaming::{Link, Transport};
 use corten_tests::{Container, Pod, Result, eventually, on_node};
 use k8s_cri::v1 as wire;
 
-async fn connect(transport: Transport, pod: &Pod<'_>) -> Result<Spdy> {
+pub(super) async fn connect(transport: Transport, pod: &Pod<'_>) -> Result<Spdy> {
     let request = wire::PortForwardRequest { pod_sandbox_id: pod.id.clone(), port: Vec::new() };
     let url = pod.kubelet.cri().runtime.port_forward(request).await?.into_inner().url;
     let answer = match transport {
@@ -50,7 +50,7 @@ async fn listens(container: &Container<'_>, port: u16) -> Result {
 }
 
 /// A page, fetched through a port-forward; what it says, or what the error says.
-async fn page(spdy: &mut Spdy, port: u16, request: u32) -> Result<(String, String)> {
+pub(super) async fn page(spdy: &mut Spdy, port: u16, request: u32) -> Result<(String, String)> {
     let streams = open(spdy, port, request).await?;
     spdy.send(streams.1, b"GET / HTTP/1.0\r\nHost: test\r\n\r\n").await?;
     let (bytes, error) = rest(spdy, streams).await?;

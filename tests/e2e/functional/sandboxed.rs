@@ -2,6 +2,8 @@
 //! anything else. For whoever asks by the CRI they are pods like others.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
@@ -9,10 +11,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use corten_tests::registry::BUSYBOX;
+use corten_tests::streaming::Transport;
 use corten_tests::{Kubelet, Pod, Result, Setup, eventually, host, on_own_node};
 use k8s_cri::v1 as wire;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+use super::port_forward;
 
 /// runsc as the handler of that name, told of by a script that writes down what it is asked.
 fn setup() -> Result<(Setup, tempfile::TempDir)> {
@@ -242,6 +247,25 @@ fn the_pods_share_what_they_ask_for() {
         assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused}");
         assert!(refused.message().contains("PID namespace"), "{refused}");
         Ok(())
+    });
+}
+
+#[test]
+fn a_port_of_the_nodes_network_is_reached_through_a_sandbox_that_uses_it() {
+    with_sandboxes(async |kubelet, _| {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let port = listener.local_addr()?.port();
+        let server = std::thread::spawn(move || -> Result {
+            let (mut client, _) = listener.accept()?;
+            client.read_exact(&mut [0; 5])?;
+            Ok(client.write_all(b"from the node")?)
+        });
+        let pod = kubelet.pod().handler("runsc");
+        let pod = pod.namespaces(|options| options.network = wire::NamespaceMode::Node.into()).run().await?;
+        let mut spdy = port_forward::connect(Transport::Spdy, &pod).await?;
+        let (said, error) = port_forward::page(&mut spdy, port, 0).await?;
+        assert_eq!((said.as_str(), error.as_str()), ("from the node", ""));
+        server.join().map_err(|_| anyhow::anyhow!("the server panicked"))?
     });
 }
 
