@@ -52,6 +52,17 @@ struct Parent {
     is_shared: bool,
 }
 
+/// Who else may have lost what is unexplained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Others {
+    /// Nobody.
+    Innocent,
+    /// Containers of the pod that are about to be found ended.
+    Gone,
+    /// Other pods.
+    Strangers,
+}
+
 // === impl Kills ===
 
 impl Kills {
@@ -155,20 +166,17 @@ impl Monitor {
         // In this order: who is gone only now was counted just before.
         let unexplained = self.unexplained_kills();
         let has_others = self.has_other_suspects(key);
-        let is_shared = unexplained > 0 && self.is_parent_shared();
+        let others = match unexplained > 0 && self.is_parent_shared() {
+            true => Others::Strangers,
+            false if has_others => Others::Gone,
+            false => Others::Innocent,
+        };
         let Some(kills) = self.containers.get_mut(key).and_then(|container| container.kills.as_mut()) else {
             return false;
         };
         let is_gone = kills.look().is_none();
-        let mut own = 0;
-        if is_gone && kills.is_stirred && unexplained > 0 {
-            let is_killed = code == 128 + Signal::KILL.as_raw();
-            own = match (is_shared, has_others) {
-                (true, _) if !is_killed => 0,
-                (true, _) | (_, true) => 1,
-                (false, false) => unexplained,
-            };
-        }
+        let is_killed = code == 128 + Signal::KILL.as_raw();
+        let own = if is_gone && kills.is_stirred { own_part(unexplained, others, is_killed) } else { 0 };
         kills.count += own;
         let was_killed = kills.count > 0;
         if !has_others {
@@ -212,6 +220,15 @@ impl Monitor {
     fn is_parent_shared(&mut self) -> bool {
         let ids: Vec<&str> = self.containers.iter().map(|(_, container)| container.id.as_str()).collect();
         self.kills.parent.as_mut().is_some_and(|parent| parent.is_shared(&ids))
+    }
+}
+
+/// How much of what is unexplained a container lost whose own count was not read in time.
+fn own_part(unexplained: u64, others: Others, is_killed: bool) -> u64 {
+    match others {
+        Others::Innocent => unexplained,
+        Others::Strangers if !is_killed => 0,
+        Others::Gone | Others::Strangers => unexplained.min(1),
     }
 }
 
@@ -309,6 +326,24 @@ mod tests {
             other.latest()
         });
         assert_eq!((unexplained, looks), (Some(1), 3));
+    }
+
+    #[test]
+    fn what_others_may_have_lost_is_left_to_them() {
+        for (unexplained, others, is_killed, part) in [
+            (0, Others::Innocent, true, 0),
+            (3, Others::Innocent, false, 3),
+            (3, Others::Gone, false, 1),
+            (0, Others::Gone, true, 0),
+            (3, Others::Strangers, true, 1),
+            (3, Others::Strangers, false, 0),
+        ] {
+            assert_eq!(
+                own_part(unexplained, others, is_killed),
+                part,
+                "{unexplained} {others:?} {is_killed}"
+            );
+        }
     }
 
     #[test]
