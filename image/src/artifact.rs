@@ -31,6 +31,8 @@ pub(crate) struct Artifact {
     pub(crate) kind: String,
     /// The names of its blobs, relative to the volume.
     pub(crate) names: Vec<Name>,
+    /// The place of each in the manifest, where those stand too that are for nothing.
+    pub(crate) places: Vec<usize>,
 }
 
 /// A blob on its way to become a file: what goes before and after it makes an archive of it.
@@ -49,8 +51,8 @@ impl Artifact {
         if kind.len() > MAX_KIND {
             return Err(format!("its type is longer than {MAX_KIND} bytes"));
         }
-        let (mut names, mut descriptors) = (Vec::new(), Vec::new());
-        for (descriptor, annotations) in blobs {
+        let (mut names, mut descriptors, mut places) = (Vec::new(), Vec::new(), Vec::new());
+        for (place, (descriptor, annotations)) in blobs.into_iter().enumerate() {
             let title = TITLES.iter().find_map(|key| annotations.get(*key)).filter(|title| !title.is_empty());
             if title.is_none() && descriptor.media_type == EMPTY {
                 continue;
@@ -61,9 +63,10 @@ impl Artifact {
                 None => file_name(&format!("{}-{}", digest.algorithm().name(), digest.hex()))?,
             });
             descriptors.push(descriptor);
+            places.push(place);
         }
         check_apart(&names)?;
-        Ok((Self { kind: kind.to_owned(), names }, descriptors))
+        Ok((Self { kind: kind.to_owned(), names, places }, descriptors))
     }
 
     /// Returns what each blob has to become, and what is put around it for that.
@@ -138,7 +141,7 @@ mod tests {
         let digest = model.0.digest.hex().to_owned();
         let (artifact, descriptors) = Artifact::parse("x/y", vec![empty, model]).unwrap();
         assert_eq!(artifact.names, [Name::parse(format!("sha256-{digest}").as_bytes()).unwrap()]);
-        assert_eq!(descriptors.len(), 1);
+        assert_eq!((descriptors.len(), artifact.places), (1, vec![1]));
         let mut model = blob(None, "text/plain");
         model.1.insert(TITLES[1].to_owned(), "weights/0.bin".to_owned());
         let (artifact, _) = Artifact::parse("x/y", vec![model]).unwrap();

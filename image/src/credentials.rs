@@ -1,10 +1,13 @@
 //! Credentials as a pull request brings them, kept out of every log and error.
 
 use std::fmt;
+use std::ops::Deref;
 
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use serde::Deserialize;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::Error;
 
@@ -14,19 +17,24 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
+/// A password or a token: never shown, and not left in memory that is free again.
+#[derive(Clone, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
 /// The credentials of one request: what the kubelet sends as `AuthConfig`. Empty fields are not given.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Credentials {
     /// A user's name.
     pub username: String,
     /// The user's password.
-    pub password: String,
+    pub password: Secret,
     /// `username:password` in base64.
-    pub auth: String,
+    pub auth: Secret,
     /// A refresh token, exchanged for an access token at the registry's token server.
-    pub identity_token: String,
+    pub identity_token: Secret,
     /// A bearer token that is sent to the registry as it is.
-    pub registry_token: String,
+    pub registry_token: Secret,
     /// The registry that these credentials are for. Empty: the one that the image names.
     pub server_address: String,
 }
@@ -41,12 +49,12 @@ pub(crate) enum Login {
         /// The name.
         user: String,
         /// The password.
-        password: String,
+        password: Secret,
     },
     /// A refresh token for the registry's token server.
-    Refresh(String),
+    Refresh(Secret),
     /// A bearer token for the registry.
-    Bearer(String),
+    Bearer(Secret),
 }
 
 impl Credentials {
@@ -87,11 +95,11 @@ impl Login {
 
 /// Decodes `user:password` in base64.
 pub(crate) fn decode(auth: &str) -> Result<Login, &'static str> {
-    let bytes = BASE64.decode(auth.trim()).map_err(|_| "auth is not base64")?;
-    let text = String::from_utf8(bytes).map_err(|_| "auth is not UTF-8")?;
+    let bytes = Zeroizing::new(BASE64.decode(auth.trim()).map_err(|_| "auth is not base64")?);
+    let text = std::str::from_utf8(&bytes).map_err(|_| "auth is not UTF-8")?;
     // Docker's own tools have written the password with zero bytes behind it.
     let (user, password) = text.split_once(':').ok_or("auth is not USER:PASSWORD")?;
-    Ok(Login::Password { user: user.to_owned(), password: password.trim_end_matches('\0').to_owned() })
+    Ok(Login::Password { user: user.to_owned(), password: password.trim_end_matches('\0').into() })
 }
 
 /// Returns the registry that an address names, in the form that references use: `https://index.docker.io/v1/` is
@@ -102,6 +110,38 @@ pub(crate) fn registry_of(address: &str) -> String {
     match host.as_str() {
         "index.docker.io" | "registry-1.docker.io" | "registry.docker.io" => "docker.io".to_owned(),
         _ => host,
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl Deref for Secret {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "none" } else { "***" })
     }
 }
 
@@ -180,6 +220,7 @@ mod tests {
             registry_token: "canary-registry".into(),
             server_address: "q.io".into(),
         };
-        assert!(!format!("{credentials:?} {:?}", credentials.login()).contains("canary"));
+        let shown = format!("{credentials:?} {:?} {:?}", credentials.login(), credentials.password);
+        assert!(!shown.contains("canary"), "{shown}");
     }
 }

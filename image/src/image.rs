@@ -118,7 +118,7 @@ pub(crate) struct Configuration {
 impl Configuration {
     /// Reads the configuration of an image with this many layers.
     pub(crate) fn parse(json: &[u8], layers: usize) -> Result<Self, String> {
-        let whole: ImageConfiguration = serde_json::from_slice(json).map_err(|e| e.to_string())?;
+        let whole: ImageConfiguration = crate::json::parse(json).map_err(|e| e.to_string())?;
         if whole.rootfs().typ() != "layers" {
             return Err(format!("its rootfs is of type {:?}", whole.rootfs().typ()));
         }

@@ -3,8 +3,9 @@
 
 use bytes::Bytes;
 
+use crate::artifact::Wrapping;
 use crate::image::Configuration;
-use crate::registry::manifest::{Descriptor, Document, MAX_BYTES, MAX_CONFIG_BYTES, Manifest};
+use crate::registry::manifest::{Descriptor, MAX_BYTES, MAX_CONFIG_BYTES, Manifest};
 use crate::store::{Begun, Layer, LayerExpectation, LayerWriter, NewImage, Store};
 use crate::{Digest, Error, Hasher, ImageId, Reference};
 
@@ -19,7 +20,7 @@ pub struct NewImport {
     pub index: Option<Digest>,
     /// The manifest of one platform, byte for byte.
     pub manifest: Bytes,
-    /// The configuration, byte for byte.
+    /// The configuration, byte for byte; an artifact's is whatever its kind has there.
     pub config: Bytes,
 }
 
@@ -31,7 +32,8 @@ pub struct Import {
     manifest: Manifest,
     manifest_digest: Digest,
     config: Configuration,
-    expected: Vec<LayerExpectation>,
+    id: ImageId,
+    expected: Vec<(LayerExpectation, Option<Wrapping>)>,
     layers: Vec<Option<Layer>>,
     writing: Option<Writing>,
 }
@@ -53,43 +55,47 @@ impl Import {
         if new.manifest.len() as u64 > MAX_BYTES || new.config.len() as u64 > MAX_CONFIG_BYTES {
             return Err(too_large(MAX_BYTES));
         }
-        let invalid = |reason: String| Error::InvalidImage { what: what.to_owned(), reason };
-        let Document::Image(manifest) = Document::parse(&new.manifest, None, what)? else {
-            return Err(invalid("it is an index".to_owned()));
-        };
-        if let Some(artifact) = &manifest.artifact {
-            let reason = format!("it is an artifact of type {:?}, which only a pull brings", artifact.kind);
-            return Err(Error::Unsupported { what: what.to_owned(), reason });
-        }
+        let manifest = Manifest::without_type(&new.manifest, what)?;
         let found = manifest.config.digest.same_of(&new.config);
         if found != manifest.config.digest {
             let expected = manifest.config.digest;
             return Err(Error::DigestMismatch { what: "config of the archive".into(), expected, found });
         }
-        let config = Configuration::parse(&new.config, manifest.layers.len())
-            .map_err(|reason| invalid(crate::error::excerpt(&reason)))?;
-        let chain = config.chain().into_iter().zip(&config.diff_ids);
-        let expected: Vec<_> = chain
-            .map(|(chain, diff_id)| LayerExpectation { chain, diff_id: Some(diff_id.clone()) })
-            .collect();
-        let layers = expected.iter().map(|layer| store.layer(&layer.chain)).collect();
         let manifest_digest = Digest::sha256(&new.manifest);
-        Ok(Self { store, new, manifest, manifest_digest, config, expected, layers, writing: None })
+        let (id, config) = if manifest.artifact.is_some() {
+            (ImageId::new(manifest_digest.clone()), Configuration::default())
+        } else {
+            let config = Configuration::parse(&new.config, manifest.layers.len()).map_err(|reason| {
+                Error::InvalidImage { what: what.to_owned(), reason: crate::error::excerpt(&reason) }
+            })?;
+            (ImageId::new(manifest.config.digest.clone()), config)
+        };
+        let expected = manifest.expected(&config);
+        let layers = expected.iter().map(|(layer, _)| store.layer(&layer.chain)).collect();
+        Ok(Self { store, new, manifest, manifest_digest, config, id, expected, layers, writing: None })
     }
 
     /// Returns the layers that have to be brought, by their place in the manifest.
     pub fn wanted(&self) -> Vec<usize> {
-        (0..self.layers.len()).filter(|index| self.layers[*index].is_none()).collect()
+        let missing = self.layers.iter().enumerate().filter(|(_, layer)| layer.is_none());
+        missing.map(|(index, _)| self.places().map_or(index, |places| places[index])).collect()
     }
 
     /// Starts with a layer. Pieces of one that has come by another way meanwhile are passed over.
-    pub async fn layer(&mut self, index: usize) -> Result<(), Error> {
+    pub async fn layer(&mut self, place: usize) -> Result<(), Error> {
         self.end_layer().await?;
-        let expected =
-            self.expected.get(index).cloned().ok_or_else(|| out_of_order("there is no such layer"))?;
+        let index = match self.places() {
+            Some(places) => places.iter().position(|known| *known == place),
+            None => Some(place),
+        };
+        let found = index.and_then(|index| Some((index, self.expected.get(index).cloned()?)));
+        let (index, (expected, wrapping)) = found.ok_or_else(|| out_of_order("there is no such layer"))?;
         match self.store.begin_layer(expected).await? {
             Begun::Here(layer) => self.layers[index] = Some(layer),
-            Begun::Write(writer) => {
+            Begun::Write(mut writer) => {
+                if let Some(wrapping) = wrapping {
+                    writer.write(wrapping.before).await?;
+                }
                 let hasher = Hasher::new(self.descriptor(index)?.digest.algorithm());
                 self.writing = Some(Writing { index, writer, hasher, bytes: 0 });
             }
@@ -110,15 +116,15 @@ impl Import {
         self.end_layer().await?;
         let layers: Option<Vec<Layer>> = std::mem::take(&mut self.layers).into_iter().collect();
         let layers = layers.ok_or_else(|| out_of_order("layers are missing"))?;
-        let Self { store, new, manifest, manifest_digest, config, .. } = self;
+        let Self { store, new, manifest, manifest_digest, config, id, .. } = self;
         let image = store.commit(NewImage {
             names: new.names,
             digests: if new.with_digests { vec![manifest_digest.clone()] } else { Vec::new() },
             manifest: new.manifest,
             manifest_digest,
             config: new.config,
-            id: ImageId::new(manifest.config.digest),
-            artifact_type: None,
+            id,
+            artifact_type: manifest.artifact.map(|artifact| artifact.kind),
             index: new.index,
             settings: config.settings,
             architecture: config.architecture,
@@ -129,7 +135,7 @@ impl Import {
     }
 
     async fn end_layer(&mut self) -> Result<(), Error> {
-        let Some(Writing { index, writer, hasher, bytes }) = self.writing.take() else { return Ok(()) };
+        let Some(Writing { index, mut writer, hasher, bytes }) = self.writing.take() else { return Ok(()) };
         let descriptor = self.descriptor(index)?;
         let what = format!("layer {} of the archive", descriptor.digest);
         let (expected, size) = (descriptor.digest.clone(), descriptor.size_bytes);
@@ -140,8 +146,16 @@ impl Import {
         if found != expected {
             return Err(Error::DigestMismatch { what, expected, found });
         }
+        if let Some((_, Some(wrapping))) = self.expected.get(index) {
+            writer.write(wrapping.after.clone()).await?;
+        }
         self.layers[index] = Some(writer.finish().await?);
         Ok(())
+    }
+
+    /// The places of an artifact's blobs in its manifest, where those stand too that are for nothing.
+    fn places(&self) -> Option<&[usize]> {
+        self.manifest.artifact.as_ref().map(|artifact| &artifact.places[..])
     }
 
     fn descriptor(&self, index: usize) -> Result<&Descriptor, Error> {

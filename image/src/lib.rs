@@ -14,6 +14,7 @@ mod error;
 pub mod fuzzing;
 mod image;
 mod import;
+mod json;
 mod metrics;
 mod progress;
 mod pull;
@@ -30,7 +31,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 pub use config::Config;
-pub use credentials::Credentials;
+pub use credentials::{Credentials, Secret};
 pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
 pub use error::Error;
 pub use image::{Image, ImageConfig, ImageId};

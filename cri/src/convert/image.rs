@@ -39,10 +39,10 @@ pub(crate) fn credentials(auth: Option<cri::AuthConfig>) -> Option<Credentials> 
     let auth = auth?;
     let credentials = Credentials {
         username: auth.username,
-        password: auth.password,
-        auth: auth.auth,
-        identity_token: auth.identity_token,
-        registry_token: auth.registry_token,
+        password: auth.password.into(),
+        auth: auth.auth.into(),
+        identity_token: auth.identity_token.into(),
+        registry_token: auth.registry_token.into(),
         server_address: auth.server_address,
     };
     let only_address =

@@ -142,19 +142,20 @@ async fn export(
     let export = images.export(name).await.map_err(status::image)?;
     let layers = export.layers.iter();
     let layers = layers
-        .map(|layer| corten::ExportedLayer { diff_id: layer.diff_id.to_string(), bytes: layer.bytes })
+        .map(|layer| corten::ExportedLayer { digest: layer.digest.to_string(), bytes: layer.bytes })
         .collect::<Vec<_>>();
-    let digests: Vec<String> = layers.iter().map(|layer| layer.diff_id.clone()).collect();
+    let digests: Vec<String> = layers.iter().map(|layer| layer.digest.clone()).collect();
     send(ExportPart::Begin(corten::ExportBegin {
         id: export.id.to_string(),
         tags: export.tags.clone(),
         config: export.config.to_vec(),
         layers,
         others: export.others.iter().map(ToString::to_string).collect(),
+        artifact: export.artifact.as_ref().map(|manifest| manifest.to_vec()).unwrap_or_default(),
     }))
     .await?;
-    for (index, diff_id) in digests.iter().enumerate() {
-        if known.contains(diff_id) || digests[..index].contains(diff_id) {
+    for (index, digest) in digests.iter().enumerate() {
+        if known.contains(digest) || digests[..index].contains(digest) {
             continue;
         }
         let Some(mut pieces) = export.archive(index) else { continue };

@@ -55,7 +55,7 @@ impl Puller {
         let hosts = in_order(image, hosts);
         let turns = Arc::new(Semaphore::new(self.parallel_layers));
         let mut tasks = JoinSet::new();
-        let layers = image.manifest.layers.iter().zip(image.layers());
+        let layers = image.manifest.layers.iter().zip(image.manifest.expected(&image.config));
         for (index, (descriptor, (expected, wrapping))) in layers.enumerate() {
             let job = Job {
                 store: self.store.clone(),
@@ -240,19 +240,6 @@ impl Job {
             }
         });
         layer
-    }
-}
-
-impl Resolved {
-    /// Returns what each blob of the manifest has to become, and what is put around it for that.
-    fn layers(&self) -> Vec<(LayerExpectation, Option<Wrapping>)> {
-        if let Some(artifact) = &self.manifest.artifact {
-            return artifact.layers(&self.manifest.layers);
-        }
-        let layers = self.config.chain().into_iter().zip(&self.config.diff_ids);
-        let expected =
-            layers.map(|(chain, diff_id)| LayerExpectation { chain, diff_id: Some(diff_id.clone()) });
-        expected.map(|expected| (expected, None)).collect()
     }
 }
 

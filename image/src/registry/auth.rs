@@ -12,14 +12,15 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTI
 use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use super::body::Blob;
 use super::client::Host;
 use super::exchange::web_address;
 use super::tls::Security;
 use super::{Again, Failure};
-use crate::Error;
-use crate::credentials::Login;
+use crate::credentials::{Login, Secret};
+use crate::{Error, json};
 
 const MAX_TOKEN_BYTES: u64 = 1 << 20;
 const CLIENT: &str = "corten";
@@ -35,8 +36,8 @@ pub(super) enum Challenge {
 
 #[derive(Deserialize)]
 struct Token {
-    token: Option<String>,
-    access_token: Option<String>,
+    token: Option<Secret>,
+    access_token: Option<Secret>,
     /// In seconds.
     expires_in: Option<u64>,
 }
@@ -96,7 +97,7 @@ impl Host {
                     }
                     Login::Anonymous | Login::Bearer(_) => self.token(realm, pairs, None, security).await?,
                 };
-                let header = self.header(format!("Bearer {token}"))?;
+                let header = self.header(format!("Bearer {}", &*token))?;
                 self.tokens().keep(self.token_key(), header.clone(), life);
                 Ok(header)
             }
@@ -117,7 +118,8 @@ impl Host {
     }
 
     fn basic(&self, user: &str, password: &str) -> Result<HeaderValue, Failure> {
-        self.header(format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))))
+        let both = Zeroizing::new(format!("{user}:{password}"));
+        self.header(format!("Basic {}", STANDARD.encode(&*both)))
     }
 
     /// Checks where a challenge wants credentials to be sent.
@@ -140,7 +142,7 @@ impl Host {
         pairs: Vec<(&str, &str)>,
         basic: Option<HeaderValue>,
         security: Security,
-    ) -> Result<(String, Option<Duration>), Failure> {
+    ) -> Result<(Secret, Option<Duration>), Failure> {
         realm.query_pairs_mut().extend_pairs(pairs);
         let host = self.way(&realm, security)?.host;
         let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("application/json"))]);
@@ -155,7 +157,7 @@ impl Host {
         pairs: Vec<(&str, &str)>,
         token: &str,
         security: Security,
-    ) -> Result<(String, Option<Duration>), Failure> {
+    ) -> Result<(Secret, Option<Duration>), Failure> {
         let way = self.way(&realm, security)?;
         let client = self.clients().client(&way).map_err(Failure::last)?;
         let mut form = realm.clone();
@@ -183,7 +185,7 @@ impl Host {
         &self,
         response: reqwest::Response,
         host: &str,
-    ) -> Result<(String, Option<Duration>), Failure> {
+    ) -> Result<(Secret, Option<Duration>), Failure> {
         let status = response.status();
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST) {
             let said = self.message(response).await;
@@ -195,7 +197,7 @@ impl Host {
         let what = format!("a token of {host}");
         let body = Blob::new(response, host, self.patience()).whole(MAX_TOKEN_BYTES, &what).await?;
         // The text of serde's errors may quote the token.
-        let token = serde_json::from_slice::<Token>(&body).ok().and_then(|token| {
+        let token = json::parse::<Token>(&body).ok().and_then(|token| {
             let life = token.expires_in.map(Duration::from_secs);
             let text = [token.token, token.access_token].into_iter().flatten().find(|text| !text.is_empty());
             Some((text?, life))

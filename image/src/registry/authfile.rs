@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
 use super::credential_helper::Helper;
-use crate::credentials::{Login, decode, registry_of};
+use crate::credentials::{Login, Secret, decode, registry_of};
 use crate::{Error, Reference};
 
 #[derive(Default, Deserialize)]
@@ -25,11 +26,11 @@ struct File {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Entry {
-    auth: String,
+    auth: Secret,
     #[serde(rename = "identitytoken")]
-    identity: String,
+    identity: Secret,
     #[serde(rename = "registrytoken")]
-    token: String,
+    token: Secret,
 }
 
 /// What a file says about a name.
@@ -45,7 +46,7 @@ pub(crate) enum Stored {
 
 /// Finds what a file says about `name`. A file that does not exist says nothing.
 pub(crate) fn find(path: &Path, name: &Reference) -> Result<Stored, Error> {
-    match std::fs::read(path) {
+    match std::fs::read(path).map(Zeroizing::new) {
         Ok(text) => match parse(&text, name) {
             Ok(Stored::Login(login, key)) => {
                 Ok(Stored::Login(login, format!("{} ({key:?})", path.display())))
@@ -111,9 +112,9 @@ mod tests {
     fn check(file: &str, name: &str, expected: &str) {
         let login = parse(file.as_bytes(), &name.parse().unwrap());
         let found = match login {
-            Ok(Stored::Login(Login::Password { user, password }, _)) => format!("{user}:{password}"),
-            Ok(Stored::Login(Login::Refresh(token), _)) => format!("refresh {token}"),
-            Ok(Stored::Login(Login::Bearer(token), _)) => format!("bearer {token}"),
+            Ok(Stored::Login(Login::Password { user, password }, _)) => format!("{user}:{}", &*password),
+            Ok(Stored::Login(Login::Refresh(token), _)) => format!("refresh {}", &*token),
+            Ok(Stored::Login(Login::Bearer(token), _)) => format!("bearer {}", &*token),
             Ok(Stored::Login(Login::Anonymous, _) | Stored::Nothing) => "none".to_owned(),
             Ok(Stored::Helper(helper)) => format!("{helper:?}"),
             Err(error) => error,

@@ -274,7 +274,7 @@ impl Host {
         }
         let url: Url = address.parse().map_err(|_| Failure::unavailable(&self.host, "it is no host name"))?;
         let mut used = match self.login() {
-            Login::Bearer(token) => Some(self.header(format!("Bearer {token}"))?),
+            Login::Bearer(token) => Some(self.header(format!("Bearer {}", &**token))?),
             _ => self.authorization.lock().await.clone(),
         };
         let mut renewed = false;

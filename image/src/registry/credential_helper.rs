@@ -11,13 +11,16 @@ use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use crate::Reference;
-use crate::credentials::Login;
+use crate::credentials::{Login, Secret};
 use crate::error::excerpt;
 
 const PREFIX: &str = "docker-credential-";
 const MAX_ANSWER_BYTES: u64 = 256 << 10;
+/// A buffer that grows leaves copies behind.
+const USUAL_ANSWER_BYTES: usize = 16 << 10;
 /// The user of an answer whose secret is an identity token.
 const TOKEN_USER: &str = "<token>";
 /// How helpers say that they know nothing.
@@ -36,7 +39,7 @@ pub(crate) struct Helper {
 #[serde(rename_all = "PascalCase")]
 struct Answer {
     username: String,
-    secret: String,
+    secret: Secret,
 }
 
 impl Helper {
@@ -89,12 +92,12 @@ impl Helper {
 }
 
 /// Says how the program ended, and what it said.
-async fn talk(child: &mut Child, address: &str) -> std::io::Result<(bool, Vec<u8>)> {
+async fn talk(child: &mut Child, address: &str) -> std::io::Result<(bool, Zeroizing<Vec<u8>>)> {
     if let Some(mut input) = child.stdin.take() {
         // One that does not read what it is asked for answers all the same.
         input.write_all(address.as_bytes()).await.ok();
     }
-    let mut said = Vec::new();
+    let mut said = Zeroizing::new(Vec::with_capacity(USUAL_ANSWER_BYTES));
     if let Some(output) = child.stdout.take() {
         bounded(output).read_to_end(&mut said).await?;
     }
@@ -118,20 +121,27 @@ mod tests {
 
     use super::*;
 
+    /// Far more than an answer takes on a machine that has much to do.
+    const LONG: Duration = Duration::from_secs(60);
+
     async fn ask(script: &str) -> Result<Login, String> {
+        ask_within(LONG, script).await
+    }
+
+    async fn ask_within(limit: Duration, script: &str) -> Result<Login, String> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("docker-credential-test");
         std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         let mut helper = Helper::new("test", &"q.io:5000/x".parse().unwrap(), "credsStore").unwrap();
         helper.program = path.to_string_lossy().into_owned();
-        busy(&helper, &path).await
+        busy(&helper, &path, limit).await
     }
 
     /// Asks again while another test's fork has the script open for writing.
-    async fn busy(helper: &Helper, path: &Path) -> Result<Login, String> {
+    async fn busy(helper: &Helper, path: &Path, limit: Duration) -> Result<Login, String> {
         loop {
-            match helper.ask(Duration::from_millis(1000)).await {
+            match helper.ask(limit).await {
                 Err(error) if error.contains("Text file busy") && path.exists() => {
                     tokio::task::yield_now().await;
                 }
@@ -159,8 +169,9 @@ mod tests {
         let error = ask("echo 'canary'").await.unwrap_err();
         assert!(!error.contains("canary"), "{error}");
         assert!(ask("head -c 1000000 /dev/zero").await.is_err());
-        assert!(ask("exec sleep 60").await.unwrap_err().contains("no answer in"));
+        let error = ask_within(Duration::from_millis(50), "exec sleep 60").await.unwrap_err();
+        assert!(error.contains("no answer in"), "{error}");
         let missing = Helper::new("nonexistent-of-a-test", &"q.io/x".parse().unwrap(), "s").unwrap();
-        assert!(missing.ask(Duration::from_secs(1)).await.unwrap_err().contains("cannot be executed"));
+        assert!(missing.ask(LONG).await.unwrap_err().contains("cannot be executed"));
     }
 }

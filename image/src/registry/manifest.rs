@@ -14,9 +14,11 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::platform::Platform;
-use crate::artifact::Artifact;
+use crate::artifact::{Artifact, Wrapping};
 use crate::error::excerpt;
-use crate::{Digest, Error};
+use crate::image::Configuration;
+use crate::store::LayerExpectation;
+use crate::{Digest, Error, json};
 
 /// What a request for a manifest accepts.
 pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
@@ -98,12 +100,12 @@ impl Document {
     /// Reads a document that came with this `Content-Type`. `what` names it in errors.
     pub(crate) fn parse(body: &[u8], content_type: Option<&str>, what: &str) -> Result<Self, Error> {
         let invalid = |reason: String| Error::InvalidImage { what: what.to_owned(), reason };
-        let shape: Shape = serde_json::from_slice(body).map_err(|e| invalid(format!("no manifest: {e}")))?;
+        let shape: Shape = json::parse(body).map_err(|e| invalid(format!("no manifest: {e}")))?;
         let kind = kind(&shape, content_type, what)?;
         match kind {
             Kind::Index => {
                 let index: OciImageIndex =
-                    serde_json::from_slice(body).map_err(|e| invalid(format!("no index: {e}")))?;
+                    json::parse(body).map_err(|e| invalid(format!("no index: {e}")))?;
                 if index.manifests.len() > MAX_ENTRIES {
                     return Err(too_many(what, "manifests", MAX_ENTRIES));
                 }
@@ -120,7 +122,7 @@ impl Document {
             }
             Kind::Image => {
                 let manifest: OciImageManifest =
-                    serde_json::from_slice(body).map_err(|e| invalid(format!("no image manifest: {e}")))?;
+                    json::parse(body).map_err(|e| invalid(format!("no image manifest: {e}")))?;
                 if manifest.layers.len() > MAX_LAYERS {
                     return Err(too_many(what, "layers", MAX_LAYERS));
                 }
@@ -131,6 +133,18 @@ impl Document {
 }
 
 impl Manifest {
+    /// Reads a manifest that comes without a `Content-Type`: where it does not say itself what it is, it is OCI's.
+    pub(crate) fn without_type(body: &[u8], what: &str) -> Result<Self, Error> {
+        let shape: Option<Shape> = json::parse(body).ok();
+        let is_typed = shape.is_some_and(|shape| shape.media_type.is_some());
+        match Document::parse(body, (!is_typed).then_some(OCI_IMAGE_MEDIA_TYPE), what)? {
+            Document::Image(manifest) => Ok(manifest),
+            Document::Index(_) => {
+                Err(Error::InvalidImage { what: what.to_owned(), reason: "it is an index".to_owned() })
+            }
+        }
+    }
+
     /// Reads an image, or an artifact: what has a configuration that is none of an image's, or blobs that are no
     /// layers under a type of its own.
     fn parse(manifest: OciImageManifest, what: &str) -> Result<Self, Error> {
@@ -165,6 +179,19 @@ impl Manifest {
                 Ok(Self { config, layers, artifact: Some(artifact) })
             }
         }
+    }
+}
+
+impl Manifest {
+    /// Returns what each blob has to become, and what is put around it for that. `config` is the image's.
+    pub(crate) fn expected(&self, config: &Configuration) -> Vec<(LayerExpectation, Option<Wrapping>)> {
+        if let Some(artifact) = &self.artifact {
+            return artifact.layers(&self.layers);
+        }
+        let layers = config.chain().into_iter().zip(&config.diff_ids);
+        let expected =
+            layers.map(|(chain, diff_id)| LayerExpectation { chain, diff_id: Some(diff_id.clone()) });
+        expected.map(|expected| (expected, None)).collect()
     }
 }
 

@@ -10,9 +10,9 @@ use reqwest::{Response, StatusCode};
 
 use super::client::Host;
 use super::{Again, Failure};
-use crate::Error;
-use crate::credentials::Login;
+use crate::credentials::{Login, Secret};
 use crate::error::excerpt;
+use crate::{Error, json};
 
 const MAX_ERROR_BYTES: u64 = 64 << 10;
 
@@ -69,7 +69,7 @@ impl Host {
         let status = response.status();
         // The status says what happened; that its explanation cannot be read is no news.
         let body = self.body(response).whole(MAX_ERROR_BYTES, "an error").await.unwrap_or_default();
-        let text = match serde_json::from_slice::<OciEnvelope>(&body) {
+        let text = match json::parse::<OciEnvelope>(&body) {
             Ok(envelope) if !envelope.errors.is_empty() => {
                 let parts = envelope.errors.iter().map(|error| {
                     let code = serde_json::to_value(&error.code).ok();
@@ -90,24 +90,24 @@ impl Host {
 
     /// Takes out what we sent: a host may say it back.
     fn redact(&self, mut text: String) -> String {
-        let mut secrets: Vec<String> = match self.login() {
+        let mut secrets: Vec<Secret> = match self.login() {
             Login::Anonymous => Vec::new(),
             Login::Password { user, password } => {
-                vec![password.clone(), STANDARD.encode(format!("{user}:{password}"))]
+                vec![password.clone(), STANDARD.encode(format!("{user}:{}", &**password)).into()]
             }
             Login::Refresh(token) | Login::Bearer(token) => vec![token.clone()],
         };
         let headers = self.endpoint().into_iter().flat_map(|endpoint| endpoint.headers.values());
         for value in headers.filter_map(|value| value.to_str().ok()) {
-            secrets.extend([value.to_owned(), value.split(' ').next_back().unwrap_or_default().to_owned()]);
+            secrets.extend([value.into(), value.split(' ').next_back().unwrap_or_default().into()]);
         }
         if let Some(sent) = self.sent()
             && let Ok(sent) = sent.to_str()
         {
-            secrets.extend(sent.split(' ').skip(1).map(str::to_owned));
+            secrets.extend(sent.split(' ').skip(1).map(Secret::from));
         }
         for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-            text = text.replace(secret, "***");
+            text = text.replace(&**secret, "***");
         }
         text
     }

@@ -10,7 +10,7 @@ use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
 use super::client::Host;
 use super::manifest::{self, Descriptor};
 use super::{Failure, place::Role};
-use crate::{Digest, Error};
+use crate::{Digest, Error, json};
 
 const MEDIA_TYPE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const ANNOTATION: &str = "dev.cosignproject.cosign/signature";
@@ -44,7 +44,7 @@ impl Host {
         let body = self.body(response).whole(manifest::MAX_BYTES, &what).await?;
         let invalid = |reason: String| Failure::last(Error::InvalidImage { what: what.clone(), reason });
         let manifest: OciImageManifest =
-            serde_json::from_slice(&body).map_err(|e| invalid(format!("no image manifest: {e}")))?;
+            json::parse(&body).map_err(|e| invalid(format!("no image manifest: {e}")))?;
         let layers = manifest.layers.into_iter().filter(|layer| layer.media_type == MEDIA_TYPE);
         let mut signatures = Vec::new();
         for layer in layers.take(MAX_SIGNATURES) {

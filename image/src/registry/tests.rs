@@ -45,7 +45,7 @@ async fn host(reference: &str, credentials: Option<&Credentials>) -> Arc<Host> {
 }
 
 fn password(user: &str, password: &str) -> Credentials {
-    Credentials { username: user.to_owned(), password: password.to_owned(), ..Credentials::default() }
+    Credentials { username: user.to_owned(), password: password.into(), ..Credentials::default() }
 }
 
 /// A registry with one image, `app:1`.

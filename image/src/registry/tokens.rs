@@ -64,7 +64,7 @@ mod tests {
         let key = |host: &str, repository: &str, login: &str| Key {
             host: host.to_owned(),
             repository: repository.to_owned(),
-            login: Login::Refresh(login.to_owned()),
+            login: Login::Refresh(login.into()),
         };
         let tokens = Tokens::default();
         tokens.keep(key("a", "b", "c"), HeaderValue::from_static("t"), None);

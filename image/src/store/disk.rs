@@ -181,6 +181,13 @@ impl Disk {
         fs::read(&path).map_err(|e| Error::store("read", path, e))
     }
 
+    /// Reads an image's manifest.
+    pub(super) fn read_manifest(&self, image: &Image) -> Result<Vec<u8>, Error> {
+        let [_, manifest, _] = files(image);
+        let path = self.images.join(manifest);
+        fs::read(&path).map_err(|e| Error::store("read", path, e))
+    }
+
     /// Puts a record in the place of the one before. One that says that its image is on disk is so itself.
     pub(super) fn write_record(&self, record: &Record) -> Result<(), Error> {
         let [name, ..] = files(&record.image);

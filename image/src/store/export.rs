@@ -6,7 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::rebuild::Part;
 use super::{Layer, Store, blocking};
+use crate::image::Configuration;
+use crate::registry::manifest::Manifest;
 use crate::{Digest, Error, Image, ImageId, Reference};
 
 /// An image that leaves the node. Its layers stay in place while this lives.
@@ -18,19 +21,21 @@ pub struct Export {
     pub tags: Vec<String>,
     /// The configuration, byte for byte.
     pub config: Bytes,
-    /// The layers, the lowest first.
+    /// The manifest of an artifact, byte for byte. Images get one that says how their layers leave.
+    pub artifact: Option<Bytes>,
+    /// The layers, the lowest first; the blobs of an artifact.
     pub layers: Vec<ExportedLayer>,
     /// The images for other platforms that are here from the same index and repository.
     pub others: Vec<ImageId>,
     store: Store,
-    handles: Vec<Layer>,
+    handles: Vec<(Layer, Part)>,
 }
 
-/// A layer of an image that leaves the node.
+/// A layer of an image, or a blob of an artifact, that leaves the node.
 #[derive(Clone, Debug)]
 pub struct ExportedLayer {
-    /// The digest of the uncompressed archive.
-    pub diff_id: Digest,
+    /// The digest of the uncompressed archive, or of the blob.
+    pub digest: Digest,
     /// How long that is.
     pub bytes: u64,
 }
@@ -44,36 +49,58 @@ impl Store {
     }
 
     /// Gets ready to give an image away. What its layers were compressed to is not kept; their archives are made
-    /// again, byte by byte.
+    /// again, byte by byte. The blobs of an artifact are as they were.
     pub(crate) async fn export(&self, name: &str) -> Result<Export, Error> {
         let (image, handles) = self.held(name)?;
-        if let Some(kind) = &image.artifact_type {
-            let (what, reason) = (format!("export of {name}"), format!("it is an artifact of type {kind:?}"));
-            return Err(Error::Unsupported { what, reason });
-        }
-        let layers = handles.iter().map(|layer| {
-            let record = layer.record();
-            let bytes = record.archive_bytes.ok_or_else(|| Error::Unsupported {
-                what: format!("export of layer {}", record.diff_id),
-                reason: "it was pulled by an earlier version: remove the image and pull it again".to_owned(),
-            })?;
-            Ok(ExportedLayer { diff_id: record.diff_id.clone(), bytes })
-        });
-        let layers = layers.collect::<Result<_, Error>>()?;
         let others = self.others(&image);
         let (shared, of) = (self.0.clone(), image.clone());
-        let config = blocking(move || shared.disk.read_config(&of)).await?;
+        let (config, manifest) = blocking(move || {
+            let manifest = of.artifact_type.as_ref().map(|_| shared.disk.read_manifest(&of)).transpose()?;
+            Ok((shared.disk.read_config(&of)?, manifest))
+        })
+        .await?;
+        let layers = handles.iter().map(exported).collect::<Result<Vec<_>, Error>>()?;
+        let (layers, parts) = match &manifest {
+            Some(manifest) => blobs(manifest, &image.manifest_digest)?,
+            None => (layers, vec![Part::WHOLE; handles.len()]),
+        };
         Ok(Export {
             id: image.id.clone(),
             tags: image.repo_tags.clone(),
             config: config.into(),
+            artifact: manifest.map(Bytes::from),
             layers,
             others,
             store: self.clone(),
-            handles,
+            handles: handles.into_iter().zip(parts).collect(),
         })
     }
+}
 
+/// A layer as it leaves.
+fn exported(layer: &Layer) -> Result<ExportedLayer, Error> {
+    let record = layer.record();
+    let bytes = record.archive_bytes.ok_or_else(|| Error::Unsupported {
+        what: format!("export of layer {}", record.diff_id),
+        reason: "it was pulled by an earlier version: remove the image and pull it again".to_owned(),
+    })?;
+    Ok(ExportedLayer { digest: record.diff_id.clone(), bytes })
+}
+
+/// The blobs of an artifact as they leave, and where each is in the archive that it became.
+fn blobs(manifest: &[u8], digest: &Digest) -> Result<(Vec<ExportedLayer>, Vec<Part>), Error> {
+    let manifest = Manifest::without_type(manifest, &format!("manifest {digest}"))?;
+    let wrapped = manifest.layers.iter().zip(manifest.expected(&Configuration::default()));
+    Ok(wrapped
+        .map(|(blob, (_, wrapping))| {
+            let before = wrapping.map_or(0, |wrapping| wrapping.before.len() as u64);
+            let layer = ExportedLayer { digest: blob.digest.clone(), bytes: blob.size_bytes };
+            (layer, Part { before, bytes: blob.size_bytes })
+        })
+        .unzip())
+}
+
+impl Store {
     /// Returns an image with its layers, which stay while they are held.
     fn held(&self, name: &str) -> Result<(Arc<Image>, Vec<Layer>), Error> {
         let index = self.0.index();
@@ -102,8 +129,8 @@ fn repositories(image: &Image) -> BTreeSet<String> {
 }
 
 impl Export {
-    /// Gives the archive of a layer piece by piece. The last item says why it is not the one that was unpacked.
+    /// Gives a layer or a blob piece by piece. The last item says why it is not the one that was unpacked.
     pub fn archive(&self, index: usize) -> Option<mpsc::Receiver<Result<Bytes, Error>>> {
-        self.handles.get(index).map(|layer| self.store.archive(layer))
+        self.handles.get(index).map(|(layer, part)| self.store.archive(layer, *part))
     }
 }

@@ -15,16 +15,44 @@ use crate::{Error, Hasher};
 /// How many pieces wait for whoever takes them.
 const QUEUE: usize = 8;
 
+/// A part of what comes in pieces.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    /// How much comes before it.
+    pub(crate) before: u64,
+    /// How long it is.
+    pub(crate) bytes: u64,
+}
+
+impl Part {
+    /// Everything.
+    pub(crate) const WHOLE: Self = Self { before: 0, bytes: u64::MAX };
+
+    /// Takes from the next piece what belongs to the part.
+    fn of<'a>(&mut self, piece: &'a [u8]) -> &'a [u8] {
+        let clamp = |bytes: u64, most: usize| usize::try_from(bytes).unwrap_or(usize::MAX).min(most);
+        let skipped = clamp(self.before, piece.len());
+        let taken = clamp(self.bytes, piece.len() - skipped);
+        self.before -= skipped as u64;
+        self.bytes -= taken as u64;
+        &piece[skipped..skipped + taken]
+    }
+}
+
 impl Store {
-    /// Makes the archive of a layer again. The last item says why it is not the one that was unpacked.
-    pub(crate) fn archive(&self, layer: &Layer) -> mpsc::Receiver<Result<Bytes, Error>> {
+    /// Makes the archive of a layer again, and gives a part of it. The last item says why it is not the one that was
+    /// unpacked.
+    pub(crate) fn archive(&self, layer: &Layer, mut part: Part) -> mpsc::Receiver<Result<Bytes, Error>> {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let (store, layer) = (self.clone(), layer.clone());
         tokio::spawn(async move {
             let pieces = sender.clone();
             let made = blocking(move || {
                 // A receiver that is gone wants no more of it.
-                store.rebuild(&layer, |piece| pieces.blocking_send(Ok(Bytes::copy_from_slice(piece))).is_ok())
+                store.rebuild(&layer, |piece| {
+                    let piece = part.of(piece);
+                    piece.is_empty() || pieces.blocking_send(Ok(Bytes::copy_from_slice(piece))).is_ok()
+                })
             });
             if let Err(e) = made.await {
                 drop(sender.send(Err(e)).await);

@@ -50,7 +50,7 @@ struct Content {
 
 impl Claim {
     pub(super) fn parse(json: &[u8]) -> Result<Self, String> {
-        let payload: Payload = serde_json::from_slice(json)
+        let payload: Payload = crate::json::parse(json)
             .map_err(|e| format!("its signature says nothing that is understood: {e}"))?;
         if payload.critical.kind != KIND {
             return Err(format!("its signature is a {:?}", crate::error::excerpt(&payload.critical.kind)));

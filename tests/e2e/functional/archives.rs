@@ -13,18 +13,18 @@ use corten_tests::{Kubelet, Result, Setup, host, on_own_node};
 use serde_json::{Value, json};
 
 /// What a command prints.
-fn output(command: &mut Command) -> Result<String> {
+pub(super) fn output(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("run {command:?}"))?;
     let told = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{command:?} ended with {}: {told}", output.status);
     Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
 }
 
-fn corten(kubelet: &Kubelet, args: &[&str]) -> Result<String> {
+pub(super) fn corten(kubelet: &Kubelet, args: &[&str]) -> Result<String> {
     output(&mut kubelet.node().cli(args)?)
 }
 
-fn path(kubelet: &Kubelet, name: &str) -> String {
+pub(super) fn path(kubelet: &Kubelet, name: &str) -> String {
     kubelet.node().dir().join(name).display().to_string()
 }
 
@@ -402,6 +402,22 @@ fn by_the_name_ctr_it_answers_what_kind_calls() {
             assert!(listed.lines().any(|line| line == name), "{name} in {listed}");
         }
         assert!(listed.contains("busybox@sha256:"), "{listed}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_manifest_without_a_type_is_taken_for_oci_s() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        let mut image = Image::new(&json!({"Cmd": ["x"]}), vec![Layer::new().file("a", b"1")])?;
+        let mut manifest: Value = serde_json::from_slice(&image.manifest)?;
+        manifest.as_object_mut().context("a manifest")?.remove("mediaType");
+        image.manifest = manifest.to_string().into_bytes();
+        let layout = path(kubelet, "layout");
+        image.write_layout(Path::new(&layout))?;
+        let told = corten(kubelet, &["import", "--name", "localhost/typeless:1", &layout])?;
+        let id = id_of(kubelet, "localhost/typeless:1").await?;
+        assert_eq!(told, format!("localhost/typeless:1 {id}"));
         Ok(())
     });
 }

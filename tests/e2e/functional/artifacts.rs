@@ -7,10 +7,12 @@ use corten_tests::distribution::{Distribution, Settings};
 use corten_tests::image::{Image, digest};
 use corten_tests::kubelet::spec;
 use corten_tests::origin::Origin;
+use corten_tests::registry::BUSYBOX;
 use corten_tests::{Container, Kubelet, Result, Setup, on_own_node};
 use k8s_cri::v1 as wire;
 use tonic::Code;
 
+use super::archives::{corten, output, path};
 use super::image_volumes::{start, with};
 
 const CHART: &str = "application/vnd.cncf.helm.config.v1+json";
@@ -26,6 +28,7 @@ fn files() -> Image {
             (Some("conf/two.txt"), text, b"two\n"),
             (Some("conf/deep/three.txt"), text, b"three\n"),
             (None, text, b"no title\n"),
+            (None, "application/vnd.oci.empty.v1+json", b"{}"),
         ],
     )
 }
@@ -88,6 +91,72 @@ fn files_stand_where_their_titles_say_and_are_never_written() {
             .context("a part that is not there")?;
         assert_eq!(status.code(), Code::NotFound, "{status}");
         Ok(())
+    });
+}
+
+/// Mounts the files and reads them.
+async fn check_files(kubelet: &Kubelet, name: &str) -> Result {
+    let pod = kubelet.pod().run().await?;
+    let container = start(&pod, name, "").await?;
+    assert_eq!(container.sh("cd /volume && find . -type f | wc -l").await?, "4");
+    let read = container.sh("cd /volume; cat one.txt conf/two.txt conf/deep/three.txt").await?;
+    assert_eq!(read, "one\ntwo\nthree");
+    Ok(kubelet.remove_pod(&pod.id).await?)
+}
+
+#[test]
+fn an_artifact_comes_back_from_archives_as_it_left() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        let name = offered(kubelet, &files()).await?;
+        let id = digest(&files().manifest);
+        for form in ["oci-archive", "oci-dir"] {
+            let file = path(kubelet, form);
+            corten(kubelet, &["export", "--format", form, "-o", &file, &name])?;
+            kubelet.remove_image(&name).await?;
+            assert_eq!(corten(kubelet, &["import", &file])?, format!("{name} {id}"), "{form}");
+            check_files(kubelet, &name).await.context(form)?;
+        }
+        // Beside an image, from which it takes no platform.
+        let (both, busybox) = (path(kubelet, "both"), kubelet.pull(BUSYBOX).await?);
+        corten(kubelet, &["export", "-o", &both, BUSYBOX, &name])?;
+        kubelet.remove_image(&name).await?;
+        let imported = corten(kubelet, &["import", &both])?;
+        assert_eq!(imported, format!("{BUSYBOX} {busybox}\n{name} {id}"));
+        let checked = corten(kubelet, &["check-images"])?;
+        assert!(checked.ends_with(" 0 damaged, 0 repaired"), "{checked}");
+        let file = path(kubelet, "docker-archive");
+        let refused =
+            kubelet.node().cli(&["export", "--format", "docker-archive", "-o", &file, &name])?.output()?;
+        let told = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && told.contains("it is an artifact"), "{told}");
+        assert!(!std::path::Path::new(&file).exists(), "nothing is left of it");
+        Ok(())
+    });
+}
+
+#[test]
+fn an_artifact_goes_to_a_registry_by_way_of_an_archive_and_back() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        let registry = Distribution::start(&Settings { empty: true, ..Default::default() })?;
+        let name = offered(kubelet, &files()).await?;
+        let id = digest(&files().manifest);
+        let (out, back) = (path(kubelet, "out.tar"), path(kubelet, "back.tar"));
+        corten(kubelet, &["export", "-o", &out, &name])?;
+        kubelet.remove_image(&name).await?;
+        let tag = name.rsplit(':').next().context("a tag")?;
+        let there = format!("{}/files:1", registry.host());
+        for (from, to) in [
+            (format!("oci-archive:{out}:{tag}"), format!("docker://{there}")),
+            (format!("docker://{there}"), format!("oci-archive:{back}:{there}")),
+        ] {
+            let mut skopeo = Command::new("skopeo");
+            skopeo.args(["copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false"]);
+            output(skopeo.args(["--src-tls-verify=false", &from, &to]))?;
+        }
+        assert_eq!(kubelet.image(&there).await?, id);
+        kubelet.remove_image(&there).await?;
+        assert_eq!(corten(kubelet, &["import", &back])?, format!("{there} {id}"));
+        check_files(kubelet, &there).await
     });
 }
 

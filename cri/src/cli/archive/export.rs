@@ -9,11 +9,15 @@ use clap::{Args, ValueEnum};
 use image::Digest;
 use serde_json::{Map, Value, json};
 
+use super::layout::Manifest;
 use super::target::Target;
 use super::{CONFIG, FULL_NAME, INDEX, LAYER, MANIFEST, REF_NAME, blob};
 use crate::cli::client::{Client, answer, said};
 use crate::wire::corten::export_part::Part;
 use crate::wire::corten::{ExportBegin, ExportRequest};
+
+/// The blob of a manifest that has to name one and has none.
+const NOTHING: &[u8] = b"{}";
 
 /// `export`
 #[derive(Debug, Args)]
@@ -115,7 +119,13 @@ impl Writer {
                 Err(status) => return Err(said(&status)),
             };
             match (part, &begun) {
-                (Some(Part::Begin(begin)), None) => begun = Some(begin),
+                (Some(Part::Begin(begin)), None) => {
+                    ensure!(
+                        begin.artifact.is_empty() || self.form != Form::DockerArchive,
+                        "it is an artifact, and the form docker-archive is for images alone: write oci-archive"
+                    );
+                    begun = Some(begin);
+                }
                 (Some(Part::Layer(index)), Some(begin)) => self.begin_layer(begin, index)?,
                 (Some(Part::Piece(piece)), Some(_)) => self.target.write(&piece)?,
                 _ => bail!("the server speaks out of order"),
@@ -127,16 +137,19 @@ impl Writer {
     fn begin_layer(&mut self, begin: &ExportBegin, index: u32) -> anyhow::Result<()> {
         let layer = begin.layers.get(index as usize).context("there is no such layer")?;
         let name = match self.form {
-            Form::DockerArchive => format!("{}/layer.tar", hex(&layer.diff_id)?),
-            Form::OciArchive | Form::OciDir => blob(&layer.diff_id.parse()?),
+            Form::DockerArchive => format!("{}/layer.tar", hex(&layer.digest)?),
+            Form::OciArchive | Form::OciDir => blob(&layer.digest.parse()?),
         };
         self.target.begin(&name, layer.bytes)?;
-        self.layers.insert(layer.diff_id.clone(), name);
+        self.layers.insert(layer.digest.clone(), name);
         Ok(())
     }
 
     /// Writes what says of which layers the image is made, and returns what an index says of it, where there is one.
     fn describe(&mut self, begin: &ExportBegin, tags: &[String]) -> anyhow::Result<Option<Value>> {
+        if !begin.artifact.is_empty() {
+            return self.artifact(begin).map(Some);
+        }
         let config = &begin.config;
         // The id is the digest of the configuration.
         let config_digest = &begin.id;
@@ -145,7 +158,7 @@ impl Writer {
             Form::OciArchive | Form::OciDir => blob(&config_digest.parse()?),
         };
         self.target.file(&config_name, config)?;
-        let files: Vec<&String> = begin.layers.iter().filter_map(|l| self.layers.get(&l.diff_id)).collect();
+        let files: Vec<&String> = begin.layers.iter().filter_map(|l| self.layers.get(&l.digest)).collect();
         ensure!(files.len() == begin.layers.len(), "the server left out a layer");
         self.saved.push(json!({"Config": config_name, "RepoTags": tags, "Layers": files}));
         if self.form == Form::DockerArchive {
@@ -155,7 +168,7 @@ impl Writer {
         let layers: Vec<Value> = begin
             .layers
             .iter()
-            .map(|layer| json!({"mediaType": LAYER, "digest": layer.diff_id, "size": layer.bytes}))
+            .map(|layer| json!({"mediaType": LAYER, "digest": layer.digest, "size": layer.bytes}))
             .collect();
         let manifest = serde_json::to_vec(&json!({
             "schemaVersion": 2,
@@ -166,6 +179,28 @@ impl Writer {
         let mut entry = self.document(MANIFEST, &manifest)?;
         entry["platform"] = platform(config);
         Ok(Some(entry))
+    }
+
+    /// Writes the manifest of an artifact with what it names and is not here yet, and returns what an index says of it.
+    fn artifact(&mut self, begin: &ExportBegin) -> anyhow::Result<Value> {
+        let manifest: Manifest = serde_json::from_slice(&begin.artifact).context("read its manifest")?;
+        for descriptor in std::iter::once(&manifest.config).chain(&manifest.layers) {
+            let digest = descriptor.digest.to_string();
+            if self.layers.contains_key(&digest) {
+                continue;
+            }
+            let content = match digest {
+                _ if descriptor.digest == manifest.config.digest => &begin.config[..],
+                _ if descriptor.digest == descriptor.digest.same_of(NOTHING) => NOTHING,
+                _ => bail!("the server left out {digest}"),
+            };
+            let name = blob(&descriptor.digest);
+            self.target.file(&name, content)?;
+            self.layers.insert(digest, name);
+        }
+        let mut entry = self.document(manifest.media_type.as_deref().unwrap_or(MANIFEST), &begin.artifact)?;
+        entry["artifactType"] = json!(manifest.artifact_type.unwrap_or(manifest.config.media_type));
+        Ok(entry)
     }
 
     /// Writes a manifest or an index, and returns what another index says of it.
@@ -192,7 +227,7 @@ impl Writer {
     }
 
     fn add_repositories(&mut self, tags: &[String], begin: &ExportBegin) -> anyhow::Result<()> {
-        let top = begin.layers.last().map_or(Ok(String::new()), |layer| hex(&layer.diff_id))?;
+        let top = begin.layers.last().map_or(Ok(String::new()), |layer| hex(&layer.digest))?;
         for (repository, tag) in tags.iter().filter_map(|tag| tag.rsplit_once(':')) {
             let tags = self.repositories.entry(repository).or_insert_with(|| json!({}));
             tags[tag] = json!(top);
@@ -209,7 +244,7 @@ impl Writer {
             let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": self.descriptors});
             self.target.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
             self.target.file("index.json", &serde_json::to_vec(&index)?)?;
-            if self.form == Form::OciArchive {
+            if self.form == Form::OciArchive && !self.saved.is_empty() {
                 self.target.file("manifest.json", &saved)?;
             }
         }

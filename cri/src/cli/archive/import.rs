@@ -46,7 +46,7 @@ impl Import {
         }
         for mut image in self.chosen(found)? {
             // A repository's digest is a name that takes no tag from anybody.
-            let named_here = image.platform.is(&self.wanted()?);
+            let named_here = image.is_for(&self.wanted()?);
             if !named_here {
                 let digest = image::Digest::sha256(&image.manifest);
                 image.names = image.names.iter().map(|name| format!("{}@{digest}", untagged(name))).collect();
@@ -88,8 +88,9 @@ impl Import {
             return Ok(found);
         }
         let wanted = self.wanted()?;
-        let offered: Vec<String> = found.iter().map(|image| image.platform.to_string()).collect();
-        let chosen: Vec<Found> = found.into_iter().filter(|image| image.platform.is(&wanted)).collect();
+        let offered: Vec<String> =
+            found.iter().flat_map(|image| &image.platform).map(ToString::to_string).collect();
+        let chosen: Vec<Found> = found.into_iter().filter(|image| image.is_for(&wanted)).collect();
         if chosen.is_empty() {
             bail!("there is no image for {wanted} in the archive (it has {})", offered.join(", "));
         }

@@ -14,6 +14,7 @@ use super::{CONFIG, FULL_NAME, INDEX, LAYER, MANIFEST, MAX_DOCUMENT, REF_NAME, b
 const MAX_DEPTH: usize = 4;
 /// How many manifests an archive may have.
 const MAX_IMAGES: usize = 1000;
+const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 /// How many layers an image may have.
 const MAX_LAYERS: usize = 256;
 
@@ -21,7 +22,8 @@ const MAX_LAYERS: usize = 256;
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) names: Vec<String>,
-    pub(super) platform: Platform,
+    /// None: for any, as an artifact is.
+    pub(super) platform: Option<Platform>,
     /// The index that lists it with the images for other platforms.
     pub(super) index: Option<Digest>,
     pub(super) manifest: Vec<u8>,
@@ -41,13 +43,14 @@ pub(super) struct Platform {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Descriptor {
+pub(super) struct Descriptor {
     #[serde(default)]
-    media_type: String,
-    digest: Digest,
+    pub(super) media_type: String,
+    pub(super) digest: Digest,
     size: u64,
     #[serde(default)]
     annotations: std::collections::BTreeMap<String, String>,
+    platform: Option<Platform>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -55,11 +58,15 @@ struct Index {
     manifests: Vec<Descriptor>,
 }
 
+/// A manifest, as far as its files have to be found.
 #[derive(Debug, Deserialize)]
-struct Manifest {
-    config: Descriptor,
+#[serde(rename_all = "camelCase")]
+pub(super) struct Manifest {
+    pub(super) media_type: Option<String>,
+    pub(super) artifact_type: Option<String>,
+    pub(super) config: Descriptor,
     #[serde(default)]
-    layers: Vec<Descriptor>,
+    pub(super) layers: Vec<Descriptor>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -107,7 +114,21 @@ impl std::fmt::Display for Platform {
     }
 }
 
+impl Found {
+    /// Tells whether it is what is wanted.
+    pub(super) fn is_for(&self, wanted: &Platform) -> bool {
+        self.platform.as_ref().is_none_or(|platform| platform.is(wanted))
+    }
+}
+
 impl Descriptor {
+    /// The platform of the image that has this configuration.
+    fn platform(&self, config: &[u8]) -> Option<Platform> {
+        let is_config = [CONFIG, DOCKER_CONFIG].contains(&self.media_type.as_str());
+        let platform = is_config.then(|| serde_json::from_slice::<Platform>(config).unwrap_or_default());
+        platform.filter(|platform| !platform.os.is_empty())
+    }
+
     /// The name of what an index lists. A tool that gives something another tag may leave the whole name behind.
     fn name(&self) -> Option<&String> {
         let (full, given) = (self.annotations.get(FULL_NAME), self.annotations.get(REF_NAME));
@@ -169,7 +190,7 @@ fn indexed(
             continue;
         }
         let config = checked(source, &manifest.config)?;
-        let platform = serde_json::from_slice(&config).unwrap_or_default();
+        let platform = manifest.config.platform(&config).or(entry.platform);
         match found.iter_mut().find(|known: &&mut Found| known.manifest == document) {
             Some(known) => known.names.extend(names),
             None => {
@@ -195,7 +216,7 @@ fn docker(source: &Source, image: &Saved) -> anyhow::Result<Found> {
     });
     Ok(Found {
         names: image.repo_tags.clone().unwrap_or_default(),
-        platform: serde_json::from_slice(&config).with_context(|| format!("read {}", image.config))?,
+        platform: Some(serde_json::from_slice(&config).with_context(|| format!("read {}", image.config))?),
         index: None,
         manifest: serde_json::to_vec(&manifest)?,
         config,

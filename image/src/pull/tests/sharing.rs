@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::*;
 
 fn user(name: &str) -> Option<Credentials> {
-    Some(Credentials { username: name.to_owned(), password: "p".to_owned(), ..Credentials::default() })
+    Some(Credentials { username: name.to_owned(), password: "p".into(), ..Credentials::default() })
 }
 
 #[tokio::test]

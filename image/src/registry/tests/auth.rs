@@ -68,7 +68,7 @@ async fn basic_credentials_are_sent_when_asked_for() {
     discreet(&error);
     let error = fetch(&server, None).await.unwrap_err();
     assert!(error.to_string().contains("image pull secret"), "{error}");
-    let identity = Credentials { identity_token: "canary-token".to_owned(), ..Credentials::default() };
+    let identity = Credentials { identity_token: "canary-token".into(), ..Credentials::default() };
     discreet(&fetch(&server, Some(&identity)).await.unwrap_err());
 }
 
@@ -107,8 +107,7 @@ async fn an_identity_token_is_exchanged() {
     })
     .await;
     let server = guarded("Bearer t3", bearer(&tokens, "")).await;
-    let credentials =
-        |token: &str| Credentials { identity_token: token.to_owned(), ..Credentials::default() };
+    let credentials = |token: &str| Credentials { identity_token: token.into(), ..Credentials::default() };
     fetch(&server, Some(&credentials("canary+refresh"))).await.unwrap();
     discreet(&fetch(&server, Some(&credentials("canary-wrong"))).await.unwrap_err());
 }
@@ -116,8 +115,7 @@ async fn an_identity_token_is_exchanged() {
 #[tokio::test]
 async fn a_registry_token_is_sent_as_it_is() {
     let server = guarded("Bearer canary-given", "Bearer realm=\"http://127.0.0.1:1/\"").await;
-    let credentials =
-        |token: &str| Credentials { registry_token: token.to_owned(), ..Credentials::default() };
+    let credentials = |token: &str| Credentials { registry_token: token.into(), ..Credentials::default() };
     fetch(&server, Some(&credentials("canary-given"))).await.unwrap();
     assert_eq!(server.seen().len(), 1);
     discreet(&fetch(&server, Some(&credentials("canary-wrong"))).await.unwrap_err());

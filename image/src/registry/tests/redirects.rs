@@ -52,7 +52,7 @@ async fn credentials_do_not_come_back_by_a_detour() {
     })
     .await;
     back.set(format!("http://{}/end", server.host())).unwrap();
-    let credentials = Credentials { registry_token: "canary".to_owned(), ..Credentials::default() };
+    let credentials = Credentials { registry_token: "canary".into(), ..Credentials::default() };
     let host = host(&format!("{}/app:1", server.host()), Some(&credentials)).await;
     host.blob(&layer(), 0).await.unwrap();
     assert!(server.seen()[0].header("authorization").is_some());

@@ -3,10 +3,11 @@
 use std::fs;
 
 use super::*;
+use crate::store::rebuild::Part;
 use crate::unpack::tests::tar::Item;
 
 async fn archive(fixture: &Fixture, layer: &Layer) -> Result<Vec<u8>, Error> {
-    let mut pieces = fixture.store.archive(layer);
+    let mut pieces = fixture.store.archive(layer, Part::WHOLE);
     let mut whole = Vec::new();
     while let Some(piece) = pieces.recv().await {
         whole.extend_from_slice(&piece?);
