@@ -212,10 +212,7 @@ impl Cgroups {
     /// container's cgroup where that is [below](Cgroups::place_below) the scope.
     pub fn create_scope(&self, path: &CgroupPath, limits: &Limits, first: u32) -> Result<Cgroup, Error> {
         let systemd = self.systemd.as_ref().ok_or(Error::NoSystemd)?;
-        let unit = slice::scope_of(path);
-        let unit = unit.as_ref().and_then(|scope| scope.as_str().rsplit('/').next()).unwrap_or_default();
-        let description = format!("Corten's container {unit}");
-        let scope = Scope { end: End::BeforeTheService, description, limits, first };
+        let scope = Scope { end: End::BeforeTheService, limits, first };
         create::create_scope(&self.host, systemd, path, &scope)?;
         Ok(self.open(path))
     }
@@ -225,11 +222,7 @@ impl Cgroups {
     /// It is nobody's to stop: it outlives the service that the daemon is, and ends with the last process in it.
     pub fn create_monitors(&self, first: u32) -> Result<(), Error> {
         let systemd = self.systemd.as_ref().ok_or(Error::NoSystemd)?;
-        let description = "Corten's monitors of pods".to_owned();
-        systemd.start(
-            &self.monitors()?,
-            &Scope { end: End::Last, description, limits: &Limits::default(), first },
-        )
+        systemd.start(&self.monitors()?, &Scope { end: End::Last, limits: &Limits::default(), first })
     }
 
     /// Names a cgroup that may or may not exist, without any I/O.

@@ -73,8 +73,6 @@ pub(super) enum End {
 #[derive(Debug)]
 pub(super) struct Scope<'a> {
     pub(super) end: End,
-    /// For people.
-    pub(super) description: String,
     pub(super) limits: &'a Limits,
     /// Its first process.
     pub(super) first: u32,
@@ -114,8 +112,12 @@ impl Systemd {
             // Not systemd's default, which is for services: the kubelet limits the pod.
             properties.push(("TasksMax", Value::from(u64::MAX)));
         }
+        let description = match scope.end {
+            End::BeforeTheService => format!("Corten's container {unit}"),
+            End::Last => "Corten's monitors of pods".to_owned(),
+        };
         properties.extend([
-            ("Description", Value::from(scope.description.clone())),
+            ("Description", Value::from(description)),
             ("Slice", Value::from(slice.name().to_owned())),
             ("PIDs", Value::from(vec![scope.first])),
             // Below it the container's own init may do as it likes.

@@ -191,18 +191,21 @@ impl Worker {
     }
 
     fn spawn(&mut self, arguments: &[CString], fds: &[OwnedFd]) -> Result<(i32, OwnedFd), Error> {
+        let spawned = self.spawn_inside(arguments, fds);
+        // A monitor holds the scope now, or nobody needs it.
+        self.placeholder = None;
+        spawned
+    }
+
+    fn spawn_inside(&mut self, arguments: &[CString], fds: &[OwnedFd]) -> Result<(i32, OwnedFd), Error> {
         let failed = |source| Error::Spawn { operation: "start a monitor", source };
-        let is_scope = self.cgroups.driver() == Driver::Systemd;
-        if is_scope && self.unified.is_none() {
+        if self.cgroups.driver() == Driver::Systemd && self.unified.is_none() {
             self.join()?;
         }
         for _ in 1..ATTEMPTS {
             match self.try_spawn(arguments, fds).map_err(failed) {
                 Err(error) if has_vanished(&error) => self.join()?,
-                result => {
-                    self.placeholder = None;
-                    return result;
-                }
+                result => return result,
             }
         }
         self.try_spawn(arguments, fds).map_err(failed)

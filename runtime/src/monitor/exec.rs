@@ -156,12 +156,18 @@ impl Monitor {
         let killing =
             exec.killing.get_or_insert_with(|| Killing { family: Family::of(pid), since: now, next: now });
         killing.next = now + REPEAT;
-        let left = killing.family.kill(&exec.cgroup);
         let is_over = now.duration_since(killing.since) >= KILLING;
         let (child, container) = (exec.child, exec.container);
         if is_first {
             self.kill_enclosed_exec(container, pid);
         }
+        // What an enclosed command is called within is forgotten with the process that stands for it here.
+        if !is_over && self.children.iter().any(|(_, child)| child.role == Role::Message(container)) {
+            return;
+        }
+        let Some(exec) = self.execs.get_mut(key) else { return };
+        let Some(killing) = &mut exec.killing else { return };
+        let left = killing.family.kill(&exec.cgroup);
         let killed = self.kill_child(child, libc::SIGKILL);
         match left.and_then(|left| killed.map(|()| left)) {
             Ok(0) if self.has_ended(child) => self.time_out(key),

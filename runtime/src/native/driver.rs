@@ -1,7 +1,7 @@
 //! The stage that has another OCI runtime build the container or enter it, by that runtime's command line.
 //!
 //! It speaks to the monitor as the stages of our own do. Unlike them it stays in the host's namespaces and in
-//! the monitor's cgroup, mounts the root file system where the runtime sees it, and runs the runtime's program
+//! the monitor's cgroup (that of the container with sandboxes), mounts the root file system where the runtime sees it, and runs the runtime's program
 //! to its end once for each verb. The process that the runtime leaves behind becomes a child of the monitor,
 //! the nearest subreaper, and takes over the role of the driver, which stays as its guard: a runtime does not
 //! arrange for its processes to die with the monitor. Follows runc(8) and the OCI runtime specification 1.2;
@@ -110,14 +110,16 @@ fn furnish(plan: &Create) -> Result<(), Failure> {
         }
     }
     for source in &plan.relabelled {
-        label(plan, source)?;
+        let what = || format!("open {}", source.to_string_lossy());
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        label(plan, &rustix::fs::openat(CWD, source, flags, Mode::empty()).during(what)?)?;
     }
     for wanted in &plan.volumes {
         let source = || format!("make {}", wanted.source.to_string_lossy());
         make_host_directory(&wanted.source).during(source)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let volume = rustix::fs::openat(CWD, &wanted.source, flags, Mode::empty()).during(source)?;
-        label(plan, &wanted.source)?;
+        label(plan, &volume)?;
         match root.find(&wanted.place) {
             Ok(there) => volume::fill(&there, &volume)?,
             Err(Errno::NOENT) => {}
@@ -153,11 +155,9 @@ fn delete(target: &Target, files: &Files) {
 }
 
 /// Gives what the container gets from the host its SELinux label.
-fn label(plan: &Create, source: &CStr) -> Result<(), Failure> {
-    let Some(label) = plan.root.as_ref().and_then(|root| root.label.as_ref()) else { return Ok(()) };
-    let what = || format!("open {}", source.to_string_lossy());
-    let file = rustix::fs::openat(CWD, source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).during(what)?;
-    relabel::relabel(&file, label)
+fn label(plan: &Create, file: &OwnedFd) -> Result<(), Failure> {
+    let label = plan.root.as_ref().and_then(|root| root.label.as_ref());
+    label.map_or(Ok(()), |label| relabel::relabel(file, label))
 }
 
 /// `create`: the command waits when this returns.
@@ -208,7 +208,7 @@ fn run(plan: &Exec, stage: &Stage, files: &Files) -> Result<Init, Failure> {
 fn hand_over(stage: &Stage, pid: i32) -> Result<Init, Failure> {
     let what = || "find the container's process".to_owned();
     let process = Pid::from_raw(pid).ok_or_else(|| Failure::new(what()))?;
-    // The monitor reaps nobody whom it does not know while the link is open: the number is still the process'.
+    // The monitor reaps nobody whom it does not know until the stage has said `Ready`: the number is still the process'.
     let pidfd = rustix::process::pidfd_open(process, PidfdFlags::empty()).during(what)?;
     let monitor = rustix::process::getppid().map_or(0, Pid::as_raw_pid);
     if files::parent(pid) != Some(monitor) {

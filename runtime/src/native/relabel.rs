@@ -14,7 +14,7 @@ use super::detached::show;
 use super::failure::{Context, Failure};
 
 const DEPTH: usize = 512;
-const ATTRIBUTE: &CStr = c"security.selinux";
+pub(super) const ATTRIBUTE: &CStr = c"security.selinux";
 
 /// Labels the file or directory behind the descriptor, and all that is in it. File systems without labels are fine.
 pub(super) fn relabel(tree: impl AsFd, label: &CStr) -> Result<(), Failure> {

@@ -13,11 +13,11 @@ use rustix::io::Errno;
 
 use super::detached::show;
 use super::failure::{Context, Failure};
+use super::relabel;
 
 const DEPTH: usize = 100;
 const ENTRIES: usize = 200_000;
 const TIME: Duration = Duration::from_secs(60);
-const LABEL: &CStr = c"security.selinux";
 /// Largest piece that sendfile(2) is asked for.
 const PIECE: usize = 16 << 20;
 
@@ -60,7 +60,7 @@ impl Budget {
 
 fn label_of(volume: &OwnedFd) -> Option<Vec<u8>> {
     let mut label = vec![0; 4096];
-    let length = rustix::fs::fgetxattr(volume, LABEL, label.as_mut_slice()).ok()?;
+    let length = rustix::fs::fgetxattr(volume, relabel::ATTRIBUTE, label.as_mut_slice()).ok()?;
     label.truncate(length);
     Some(label)
 }
@@ -149,7 +149,11 @@ fn copy_metadata(from: &OwnedFd, to: &OwnedFd, budget: &Budget) -> Result<(), Er
     rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
     copy_attributes(from, to)?;
     if let Some(label) = &budget.label {
-        rustix::fs::fsetxattr(to, LABEL, label, XattrFlags::empty())?;
+        match rustix::fs::fsetxattr(to, relabel::ATTRIBUTE, label, XattrFlags::empty()) {
+            // Its files have the label of the mount.
+            Err(Errno::OPNOTSUPP) => {}
+            result => result?,
+        }
     }
     let nanoseconds = |nanoseconds| i64::try_from(nanoseconds).unwrap_or(0);
     let times = Timestamps {

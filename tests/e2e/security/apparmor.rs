@@ -157,6 +157,7 @@ fn under_the_default_profile_a_container_works_and_the_kernel_is_out_of_its_reac
         for script in [
             "mount -t tmpfs none /mnt",
             "echo 1 > /proc/sys/kernel/panic",
+            "echo /x > /proc/sys/kernel/modprobe",
             "cat /proc/sysrq-trigger",
             "cat /proc/kcore",
             "echo x > /sys/kernel/uevent_helper",

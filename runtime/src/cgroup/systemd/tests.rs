@@ -108,9 +108,8 @@ async fn start(systemd: Systemd) -> (String, Duration) {
         let path = CgroupPath::parse("/kubepods.slice/corten-a.scope").unwrap();
         let unified = [("memory.oom.group".to_owned(), "1".to_owned())].into();
         let limits = Limits { unified, ..Limits::default() };
-        let description = "a container".to_owned();
         let first = std::process::id();
-        let scope = Scope { end: End::BeforeTheService, description, limits: &limits, first };
+        let scope = Scope { end: End::BeforeTheService, limits: &limits, first };
         systemd.start(&path, &scope).unwrap_err()
     };
     let error = tokio::task::spawn_blocking(ask).await.unwrap();
