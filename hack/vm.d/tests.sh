@@ -34,10 +34,11 @@ guest_make() {
   check 'programs for the guest' guest_programs
 }
 
-# test_program ARG...: the path of the program that cargo test with these arguments would run.
+# test_program ARG...: the path of the program that cargo test with these arguments would run. It is one of those
+# that are built for it, the one with the profile of tests.
 test_program() {
   cargo test --quiet --no-run --message-format=json "$@" |
-    sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1
+    sed -n '/"test":true},"features"/s/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1
 }
 
 guest_programs() {
