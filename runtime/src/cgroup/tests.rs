@@ -304,16 +304,22 @@ fn denies_devices() {
     assert_eq!(status.code(), Some(12));
 }
 
-#[test]
-fn denies_devices_by_a_program() {
-    let Some(scene) = Scene::new() else { return };
+/// A cgroup whose devices a program of these rules guards, and where it is in the v2 hierarchy, if there is one.
+fn guarded(scene: &Scene, rules: &[DeviceRule]) -> Option<(Cgroup, Directory)> {
     let cgroup = scene.create(&Limits::default());
     let Some(unified) = cgroup.host.unified(cgroup.path()) else {
         eprintln!("skipped: needs a v2 hierarchy");
-        return;
+        return None;
     };
+    v2::devices::set(cgroup.path(), &unified, rules).unwrap();
+    Some((cgroup, unified))
+}
+
+#[test]
+fn denies_devices_by_a_program() {
+    let Some(scene) = Scene::new() else { return };
     let rules = DeviceRule::defaults();
-    v2::devices::set(cgroup.path(), &unified, &rules).unwrap();
+    let Some((cgroup, unified)) = guarded(&scene, &rules) else { return };
     let script = "exec 3</dev/null || exit 10; exec 3</dev/kmsg";
     assert_eq!(run_in(&cgroup, script).wait().unwrap().code(), Some(2));
     let mut more = rules.clone();

@@ -27,13 +27,8 @@ fn wait_until_fewer_than(limit: usize) -> usize {
 #[test]
 fn a_thousand_programs_leave_one_and_no_moment_without() {
     let Some(scene) = Scene::new() else { return };
-    let cgroup = scene.create(&Limits::default());
-    let Some(unified) = cgroup.host.unified(cgroup.path()) else {
-        eprintln!("skipped: needs a v2 hierarchy");
-        return;
-    };
     let rules = DeviceRule::defaults();
-    v2::devices::set(cgroup.path(), &unified, &rules).unwrap();
+    let Some((cgroup, unified)) = guarded(&scene, &rules) else { return };
     let stop = tempfile::tempdir().unwrap();
     let file = stop.path().join("stop");
     // /dev/null is allowed at all times, and /dev/kmsg at none.
