@@ -180,9 +180,7 @@ impl Manifest {
             }
         }
     }
-}
 
-impl Manifest {
     /// Returns what each blob has to become, and what is put around it for that. `config` is the image's.
     pub(crate) fn expected(&self, config: &Configuration) -> Vec<(LayerExpectation, Option<Wrapping>)> {
         if let Some(artifact) = &self.artifact {

@@ -75,6 +75,25 @@ impl Store {
             handles: handles.into_iter().zip(parts).collect(),
         })
     }
+
+    /// Returns an image with its layers, which stay while they are held.
+    fn held(&self, name: &str) -> Result<(Arc<Image>, Vec<Layer>), Error> {
+        let index = self.0.index();
+        let entry = index.find(name).ok_or_else(|| Error::Unknown { name: name.to_owned() })?;
+        Ok((entry.image.clone(), entry.layers.clone()))
+    }
+
+    /// Returns the images that came in the same index and share a repository with `image`.
+    fn others(&self, image: &Image) -> Vec<ImageId> {
+        let Some(index) = &image.index else { return Vec::new() };
+        let mine = repositories(image);
+        let is_other = |other: &Arc<Image>| {
+            other.id != image.id
+                && other.index.as_ref() == Some(index)
+                && !mine.is_disjoint(&repositories(other))
+        };
+        self.list().into_iter().filter(is_other).map(|other| other.id.clone()).collect()
+    }
 }
 
 /// A layer as it leaves.
@@ -98,27 +117,6 @@ fn blobs(manifest: &[u8], digest: &Digest) -> Result<(Vec<ExportedLayer>, Vec<Pa
             (layer, Part { before, bytes: blob.size_bytes })
         })
         .unzip())
-}
-
-impl Store {
-    /// Returns an image with its layers, which stay while they are held.
-    fn held(&self, name: &str) -> Result<(Arc<Image>, Vec<Layer>), Error> {
-        let index = self.0.index();
-        let entry = index.find(name).ok_or_else(|| Error::Unknown { name: name.to_owned() })?;
-        Ok((entry.image.clone(), entry.layers.clone()))
-    }
-
-    /// Returns the images that came in the same index and share a repository with `image`.
-    fn others(&self, image: &Image) -> Vec<ImageId> {
-        let Some(index) = &image.index else { return Vec::new() };
-        let mine = repositories(image);
-        let is_other = |other: &Arc<Image>| {
-            other.id != image.id
-                && other.index.as_ref() == Some(index)
-                && !mine.is_disjoint(&repositories(other))
-        };
-        self.list().into_iter().filter(is_other).map(|other| other.id.clone()).collect()
-    }
 }
 
 /// The names of an image without tag and digest.

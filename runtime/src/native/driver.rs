@@ -1,8 +1,8 @@
 //! The stage that has another OCI runtime build the container or enter it, by that runtime's command line.
 //!
 //! It speaks to the monitor as the stages of our own do. Unlike them it stays in the host's namespaces and in
-//! the monitor's cgroup (that of the container with sandboxes), mounts the root file system where the runtime sees it, and runs the runtime's program
-//! to its end once for each verb. The process that the runtime leaves behind becomes a child of the monitor,
+//! the monitor's cgroup (that of the container with sandboxes), mounts the root file system where the runtime
+//! sees it, and runs the runtime's program to its end once for each verb. The process that the runtime leaves behind becomes a child of the monitor,
 //! the nearest subreaper, and takes over the role of the driver, which stays as its guard: a runtime does not
 //! arrange for its processes to die with the monitor. Follows runc(8) and the OCI runtime specification 1.2;
 //! the working directory is the bundle, so that no path is too long for a socket.
@@ -208,7 +208,8 @@ fn run(plan: &Exec, stage: &Stage, files: &Files) -> Result<Init, Failure> {
 fn hand_over(stage: &Stage, pid: i32) -> Result<Init, Failure> {
     let what = || "find the container's process".to_owned();
     let process = Pid::from_raw(pid).ok_or_else(|| Failure::new(what()))?;
-    // The monitor reaps nobody whom it does not know until the stage has said `Ready`: the number is still the process'.
+    // The monitor reaps nobody whom it does not know until the stage has said `Ready`: the number is still the
+    // process'.
     let pidfd = rustix::process::pidfd_open(process, PidfdFlags::empty()).during(what)?;
     let monitor = rustix::process::getppid().map_or(0, Pid::as_raw_pid);
     if files::parent(pid) != Some(monitor) {
