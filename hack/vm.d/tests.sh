@@ -50,8 +50,9 @@ guest_programs() {
   guest_images "$(realpath "${CORTEN_IMAGES:-target/images}")" "$guest/images" || return 1
   # At the same places as here, since the program of the tests knows them.
   here=$(pwd -P)
+  local certificates=$here/image/src/registry/tests/pem
   guest_copies=(
-    --copy "$guest/bin:/usr/local/bin" --copy "$here/tests/vm:/root/vm"
+    --copy "$guest/bin:/usr/local/bin" --copy "$here/tests/vm:/root/vm" --copy "$certificates:$certificates"
     --copy "$here/hack:$here/hack" --copy "$guest/images:$here/target/images"
   )
 }

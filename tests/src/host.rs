@@ -66,6 +66,14 @@ pub fn has_apparmor() -> bool {
     fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y'))
 }
 
+/// Whether a container's init ends with its monitor when there is no daemon that would end it.
+///
+/// It does by its parent-death signal, which the kernel forgets when an exec changes the security label
+/// (prctl(2), `PR_SET_PDEATHSIG`). Where it does not, the next daemon ends it.
+pub fn ends_with_monitor() -> bool {
+    !has_apparmor() || !handler().is_empty()
+}
+
 /// One line of /proc/PID/status, without its name.
 pub fn status_field(pid: i32, name: &str) -> Result<String> {
     let path = format!("/proc/{pid}/status");

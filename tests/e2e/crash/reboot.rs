@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Context;
 use corten_tests::{Container, Kubelet, Result, Setup, eventually, host, on_own_node};
 use k8s_cri::v1 as wire;
+use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -22,6 +23,11 @@ async fn reboot(kubelet: &Kubelet, containers: &[&Container<'_>]) -> Result {
     for monitor in monitors? {
         kill(Pid::from_raw(monitor.parse()?), Signal::SIGKILL)?;
     }
+    if !host::ends_with_monitor() {
+        for pid in &pids {
+            kill(Pid::from_raw(*pid), Signal::SIGKILL)?;
+        }
+    }
     eventually("all processes are gone", async || {
         Ok((!pids.iter().any(|pid| host::is_alive(*pid))).then_some(()))
     })
@@ -30,7 +36,11 @@ async fn reboot(kubelet: &Kubelet, containers: &[&Container<'_>]) -> Result {
     let mut mounts: Vec<&str> = mounts.lines().filter_map(|line| line.split(' ').nth(4)).collect();
     mounts.retain(|mount| Path::new(mount).starts_with(node.dir()));
     for mount in mounts.iter().rev() {
-        umount2(*mount, MntFlags::MNT_DETACH).with_context(|| format!("unmount {mount}"))?;
+        match umount2(*mount, MntFlags::MNT_DETACH) {
+            // A peer in the same place, where mounts are shared: it went with the other one.
+            Err(Errno::EINVAL) => {}
+            result => result.with_context(|| format!("unmount {mount}"))?,
+        }
     }
     fs::remove_dir_all(node.state())?;
     fs::remove_dir_all(node.dir().join("netns"))?;
