@@ -78,14 +78,15 @@ guest_images() {
 in_guest() {
   local name=$1 script=$2; shift 2
   rm -f "$guest/skipped"
-  tests "in the guest: $name" hack/vm --timeout $((360 * guest_slowness)) "${guest_copies[@]}" \
+  local seconds=${guest_seconds:-360}
+  tests "in the guest: $name" hack/vm --timeout $((seconds * guest_slowness)) "${guest_copies[@]}" \
     --get "/root/skipped:$guest/skipped" -- env CORTEN_BIN=/usr/local/bin/corten \
     CORTEN_TEST_SKIPPED=/root/skipped "CORTEN_TEST_SLOWNESS=$guest_slowness" bash "/root/vm/$script.sh" "$@"
   [ ! -e "$guest/skipped" ] || take_skipped "$guest/skipped"
 }
 
-# guest_package: the package of this version, and of a next one that differs in its number.
-guest_package() {
+# guest_deb: the package of this version, and of a next one that differs in its number.
+guest_deb() {
   local image=registry.k8s.io/e2e-test-images/busybox:1.29-2
   hack/install dpkg-dev skopeo || return 1
   DPKG_DEB_COMPRESSOR_TYPE=none CORTEN_PROGRAMS=$guest/bin hack/package "$guest/package" >"$guest/name" || return 1
@@ -96,46 +97,69 @@ guest_package() {
   skopeo copy --quiet "oci:${CORTEN_IMAGES:-target/images}/layout:$image" \
     "oci-archive:$guest/package/image.tar:$image" || return 1
   guest_scripts=(--copy "$guest/package:/root/package" --copy "$here/tests/vm:/root/vm")
+  guest_pulls=(--copy "$here/hack:$here/hack" --copy "$guest/images:$here/target/images")
 }
 
 # guest_some: a few minutes of it, for every run of all tests.
 guest_some() {
   guest_make || return 0
-  check 'the package' guest_package || return 0
+  check 'the package' guest_deb || return 0
   guest_copies+=(--copy "$guest/package:/root/package")
+  local guest_seconds=120
   in_guest 'limits with systemd and cgroup v2' some "${guest_few[@]}"
 }
 
 # guest_script SCRIPT [ARG]...: tests of tests/vm. With options of hack/vm in guest_options.
 guest_script() {
-  tests "in the guest: $1" hack/vm --timeout $((120 * guest_slowness)) "${guest_scripts[@]}" ${guest_options[@]+"${guest_options[@]}"} \
+  local seconds=${guest_seconds:-120}
+  tests "in the guest: $1" hack/vm --timeout $((seconds * guest_slowness)) "${guest_scripts[@]}" ${guest_options[@]+"${guest_options[@]}"} \
     -- bash "/root/vm/$1.sh" "${@:2}"
 }
 
-guest_all() {
-  local names=("$@")
-  guest_make || return 0
-  [ $# != 0 ] || names=("${guest_names[@]}")
-  in_guest 'tests that start containers' e2e "${names[@]}" "${guest_unfit[@]}"
-  [ $# = 0 ] || return 0
-  check 'the package' guest_package
-  local deb=/root/package/corten.deb image=/root/package/image.tar
-  guest_options=()
-  guest_script package $deb /root/package/next.deb $image
-  guest_script slices $deb $image
-  guest_script clock $deb $image
-  # Two boots with one disk.
-  guest_options=(--disk "$guest/disk")
-  guest_script reboot before $deb $image
+# What of tests/vm runs, each with a guest of its own and the package.
+guest_scripted=(package slices clock reboot cut critest)
+deb=/root/package/corten.deb archive=/root/package/image.tar
+
+script_package() { guest_script package $deb /root/package/next.deb $archive; }
+script_slices() { guest_script slices $deb $archive; }
+script_clock() { guest_script clock $deb $archive; }
+
+# Two boots with one disk.
+script_reboot() {
+  local guest_options=(--disk "$guest/disk")
+  guest_script reboot before $deb $archive
   # Nobody looks at how the last boot ends.
-  guest_options=(--disk "$guest/disk" --cut)
+  guest_options+=(--cut)
   guest_script reboot after
   rm -f "$guest/disk"
-  # The power goes at three moments.
-  guest_scripts+=(--copy "$here/hack:$here/hack" --copy "$guest/images:$here/target/images")
+}
+
+# The power goes at three moments.
+script_cut() {
+  local guest_options=(--disk "$guest/disk" --cut "${guest_pulls[@]}")
   guest_script cut before "$here/target/images" 3 $deb
   guest_script cut again "$here/target/images" 11
   guest_script cut again "$here/target/images" 20
   guest_script cut after "$here/target/images"
   rm -f "$guest/disk"
+}
+
+# Kubernetes' own tests of a CRI runtime, where CRITEST names their program.
+script_critest() {
+  [ -n "${CRITEST:-}" ] || { skip 'critest in the guest' 'CRITEST names no program of it'; return; }
+  local guest_options=(--copy "$CRITEST:/usr/local/bin/critest" "${guest_pulls[@]}") guest_seconds=600
+  guest_script critest /usr/local/bin/critest "$here/target/images" $deb
+}
+
+guest_all() {
+  local name names=() scripts=()
+  for name; do
+    if [[ " ${guest_scripted[*]} " == *" $name "* ]]; then scripts+=("$name"); else names+=("$name"); fi
+  done
+  [ $# != 0 ] || names=("${guest_names[@]}") scripts=("${guest_scripted[@]}")
+  guest_make || return 0
+  [ ${#names[@]} = 0 ] || in_guest 'tests that start containers' e2e "${names[@]}" "${guest_unfit[@]}"
+  [ ${#scripts[@]} != 0 ] || return 0
+  check 'the package' guest_deb || return 0
+  for name in "${scripts[@]}"; do "script_$name"; done
 }
