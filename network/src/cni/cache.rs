@@ -67,9 +67,7 @@ impl Cache {
         let write = || {
             use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
-            // A reader of the directory must not take the half-written file for an entry: no network's name
-            // begins with a dot.
-            let half = self.dir.join(format!(".{}", file_name(entry)));
+            let half = self.half(entry);
             let mut file =
                 fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&half)?;
             io::Write::write_all(&mut file, &serde_json::to_vec(entry)?)?;
@@ -103,13 +101,23 @@ impl Cache {
         Ok(found)
     }
 
-    /// Forgets an entry.
+    /// Forgets an entry, and what a daemon that was killed had written of it.
     pub(super) fn remove(&self, entry: &Entry) -> Result<(), Error> {
-        let path = self.path(entry);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", &path)(error)),
-            _ => Ok(()),
+        for path in [self.half(entry), self.path(entry)] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed("remove", &path)(error));
+                }
+                _ => {}
+            }
         }
+        Ok(())
+    }
+
+    /// Where an entry is written. A reader of the directory must not take it for one: no network's name begins with
+    /// a dot.
+    fn half(&self, entry: &Entry) -> PathBuf {
+        self.dir.join(format!(".{}", file_name(entry)))
     }
 
     fn path(&self, entry: &Entry) -> PathBuf {
@@ -235,6 +243,17 @@ mod tests {
             cache.remove(&entry()).expect("removed, or gone");
         }
         assert_eq!(cache.find("c0ffee", "eth0").expect("readable").len(), 1);
+    }
+
+    #[test]
+    fn with_an_entry_goes_what_was_written_of_it_by_halves() {
+        let dir = tempfile::tempdir().expect("directory");
+        let cache = Cache::new(dir.path());
+        cache.store(&entry()).expect("stored");
+        fs::write(dir.path().join("results/.pods-c0ffee-eth0"), "{").expect("written");
+        assert_eq!(cache.find("c0ffee", "eth0").expect("readable"), [entry()]);
+        cache.remove(&entry()).expect("removed");
+        assert_eq!(fs::read_dir(dir.path().join("results")).expect("readable").count(), 0);
     }
 
     #[test]
