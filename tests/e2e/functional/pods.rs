@@ -156,7 +156,9 @@ fn without_dns_the_hosts_resolv_conf_is_copied() {
     on_node(async |kubelet| {
         let pod = kubelet.pod().run().await?;
         let lines = pod.output("cat /etc/resolv.conf").await?.join("\n");
-        assert_eq!(lines.trim(), std::fs::read_to_string("/etc/resolv.conf")?.trim());
+        // A node without one has pods with an empty one.
+        let of_host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        assert_eq!(lines.trim(), of_host.trim());
         Ok(())
     });
 }

@@ -189,7 +189,8 @@ fn a_profile_that_is_not_loaded_makes_no_container() {
         {
             assert!(refused.message().contains("\"no-such-profile\" is not loaded"), "{refused}");
         }
-        assert_eq!(kubelet.containers(wire::ContainerFilter::default()).await?.len(), 0);
+        let of_pod = wire::ContainerFilter { pod_sandbox_id: pod.id.clone(), ..Default::default() };
+        assert_eq!(kubelet.containers(of_pod).await?.len(), 0);
         Ok(())
     });
 }

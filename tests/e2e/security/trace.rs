@@ -68,7 +68,7 @@ fn is_verified(call: &str) -> bool {
         "openat2" => !call.contains("AT_FDCWD") && in_root && call.contains("RESOLVE_NO_MAGICLINKS"),
         // One name in a directory that is held.
         "openat" => is_relative && (call.contains("O_NOFOLLOW") || path == "."),
-        "mkdirat" | "mknodat" | "symlinkat" => is_relative,
+        "mkdirat" | "mknodat" | "symlinkat" | "readlinkat" => is_relative,
         "open_tree" | "mount_setattr" => path.is_empty(),
         "move_mount" => call.contains("\"\"") && call.contains("MOVE_MOUNT_T_EMPTY_PATH"),
         // The root itself; a new file system's words.
