@@ -21,6 +21,7 @@ use crate::plan::{self, Rootfs};
 pub use self::bundle::{Bundle, release_all};
 pub use self::features::Features;
 
+mod apart;
 mod bundle;
 mod features;
 mod invocation;
@@ -137,16 +138,19 @@ impl Handler {
     }
 
     fn bundle(&self, bundle: &Bundle, spec: &Spec, root: Option<Root>) -> Result<Vec<u8>, Error> {
-        let translated = translation::container(spec.clone(), self.kind).map_err(Error::Spec)?;
-        bundle.write(&translated.spec)?;
+        let translated =
+            translation::container(spec.clone(), self.kind, bundle.pod()).map_err(Error::Spec)?;
+        bundle.write(&translated.spec, translated.apart.as_ref().map(|apart| apart.owner))?;
         let steps = steps::Create {
             target: self.target(bundle)?,
             root,
-            rootfs: bundle.rootfs_text().map_err(Error::Spec)?,
+            rootfs: plan::host_path("bundle", &bundle.rootfs()).map_err(Error::Spec)?,
+            apart: translated.apart,
             volumes: translated.volumes,
             sources: translated.sources,
             relabelled: translated.relabelled,
             oom_score_adj: translated.oom_score_adj,
+            owner: translated.owner,
             terminal: translated.terminal,
         };
         plan::encode(&steps).map_err(Error::Spec)
@@ -160,12 +164,15 @@ impl Handler {
         let of_container = spec.process().as_ref().and_then(Process::oom_score_adj);
         let terminal = process.terminal().unwrap_or(false);
         let oom_score_adj = process.oom_score_adj().or(of_container).unwrap_or(0);
+        let ids = plan::users(spec).map_err(Error::Spec)?;
+        let owner = ids.map(|ids| plan::owner(ids, process)).transpose().map_err(Error::Spec)?;
         let process = translation::process(process.clone());
         let json = serde_json::to_vec(&process).map_err(|error| {
             let reason = error.to_string();
             Error::Spec(plan::Error::Invalid { field: "process".into(), reason })
         })?;
-        let steps = steps::Exec { target: self.target(bundle)?, process: json, oom_score_adj, terminal };
+        let steps =
+            steps::Exec { target: self.target(bundle)?, process: json, oom_score_adj, owner, terminal };
         plan::encode(&steps).map_err(Error::Spec)
     }
 

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::{Linux, Process, Spec};
 
+use crate::IdMap;
 use crate::seccomp::Program;
 
 mod linux;
@@ -120,6 +121,18 @@ fn container_steps(
         process,
         users,
     })
+}
+
+/// The ids of the user namespace that a container joins; none when it is the host's.
+pub(crate) fn users(spec: &Spec) -> Result<Option<IdMap>, Error> {
+    spec.linux().as_ref().map_or(Ok(None), users::compile)
+}
+
+/// Who a process of a user namespace is on the host; refused unless the namespace has all of its ids.
+pub(crate) fn owner(ids: IdMap, process: &Process) -> Result<u32, Error> {
+    let user = process.user();
+    let groups = user.additional_gids().as_deref().unwrap_or_default();
+    users::known(ids, user.uid(), [user.gid()].iter().chain(groups).copied())
 }
 
 fn linux_of(spec: &Spec) -> Result<&Linux, Error> {

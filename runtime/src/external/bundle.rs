@@ -1,6 +1,5 @@
 //! A bundle: the directory with a container's `config.json` and the place of its root file system.
 
-use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -34,6 +33,11 @@ impl Bundle {
         &self.id
     }
 
+    /// The pod's directory.
+    pub(super) fn pod(&self) -> &Path {
+        &self.pod
+    }
+
     /// Where the pod's runtime keeps its state.
     pub(super) fn state(&self) -> PathBuf {
         self.pod.join(STATE)
@@ -43,10 +47,18 @@ impl Bundle {
         self.dir().symlink_metadata().is_ok()
     }
 
-    /// Writes it, for root alone.
-    pub(super) fn write(&self, spec: &Spec) -> Result<(), Error> {
-        for dir in [self.state(), self.dir().join("rootfs")] {
+    /// Writes it, for root alone; where a pod's own root is given, that may pass through, as far as it comes here.
+    pub(super) fn write(&self, spec: &Spec, root: Option<u32>) -> Result<(), Error> {
+        for dir in [self.state(), self.rootfs()] {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(failed("make", &dir))?;
+        }
+        if root.is_some() {
+            let dir = self.dir();
+            let open = || {
+                std::os::unix::fs::lchown(&dir, None, root)?;
+                fs::set_permissions(&dir, fs::Permissions::from_mode(0o710))
+            };
+            open().map_err(failed("set mode and group of", &dir))?;
         }
         let path = self.dir().join("config.json");
         let write = || fs::write(&path, serde_json::to_vec(spec)?);
@@ -55,12 +67,12 @@ impl Bundle {
 
     /// Puts a program into its root file system, which is nothing but this directory.
     pub(super) fn place(&self, name: &str, program: &[u8]) -> Result<(), Error> {
-        let path = self.dir().join("rootfs").join(name);
+        let path = self.rootfs().join(name);
         let place = || {
             fs::write(&path, program)?;
             fs::set_permissions(&path, fs::Permissions::from_mode(0o555))?;
             // Who executes it may be anybody.
-            fs::set_permissions(self.dir().join("rootfs"), fs::Permissions::from_mode(0o755))
+            fs::set_permissions(self.rootfs(), fs::Permissions::from_mode(0o755))
         };
         place().map_err(failed("write", &path))
     }
@@ -70,7 +82,7 @@ impl Bundle {
     /// # Errors
     /// What could not be taken down.
     pub fn remove(&self) -> Result<(), Error> {
-        let rootfs = self.dir().join("rootfs");
+        let rootfs = self.rootfs();
         mount::detach(&rootfs).map_err(failed("unmount", &rootfs))?;
         // What a runtime that refused has kept.
         let state = self.state().join(&self.id);
@@ -78,8 +90,9 @@ impl Bundle {
         remove_all(&self.dir())
     }
 
-    pub(super) fn rootfs_text(&self) -> Result<CString, plan::Error> {
-        plan::host_path("bundle", &self.dir().join("rootfs"))
+    /// Where the root file system is.
+    pub(super) fn rootfs(&self) -> PathBuf {
+        self.dir().join("rootfs")
     }
 
     pub(super) fn target(&self, program: &Path) -> Result<Target, plan::Error> {

@@ -10,6 +10,8 @@ pub struct Features {
     pub recursive_read_only: bool,
     /// Mounts with mapped ids.
     pub idmapped_mounts: bool,
+    /// User namespaces.
+    pub user_namespaces: bool,
     /// It was built without seccomp: a profile would be dropped or refused.
     pub no_seccomp: bool,
     /// It was built without AppArmor.
@@ -22,10 +24,11 @@ impl Features {
     /// Reads the answer; what is not in it is not there.
     pub(super) fn parse(json: &str) -> Self {
         let answer: Value = serde_json::from_str(json).unwrap_or_default();
-        let options = answer["mountOptions"].as_array();
+        let has = |list: &Value, word| list.as_array().is_some_and(|list| list.iter().any(|it| it == word));
         Self {
-            recursive_read_only: options.is_some_and(|options| options.iter().any(|option| option == "rro")),
+            recursive_read_only: has(&answer["mountOptions"], "rro"),
             idmapped_mounts: answer["linux"]["mountExtensions"]["idmap"]["enabled"] == true,
+            user_namespaces: has(&answer["linux"]["namespaces"], "user"),
             no_seccomp: answer["linux"]["seccomp"]["enabled"] == false,
             no_apparmor: answer["linux"]["apparmor"]["enabled"] == false,
             no_selinux: answer["linux"]["selinux"]["enabled"] == false,
@@ -47,6 +50,8 @@ mod tests {
                 r#"{"mountOptions":["ro"],"linux":{"mountExtensions":{"idmap":{"enabled":true}}}}"#,
                 Features { idmapped_mounts: true, ..none },
             ),
+            (r#"{"linux":{"namespaces":["mount","user"]}}"#, Features { user_namespaces: true, ..none }),
+            (r#"{"linux":{"namespaces":["mount"]}}"#, none),
             (r#"{"linux":{"seccomp":{"enabled":false}}}"#, Features { no_seccomp: true, ..none }),
             (
                 r#"{"linux":{"apparmor":{"enabled":false},"selinux":{"enabled":false}}}"#,

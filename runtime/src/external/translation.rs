@@ -2,14 +2,15 @@
 //! limits of this process, which no runtime without CAP_SYS_RESOURCE can go beyond.
 
 use std::ffi::CString;
+use std::path::Path;
 
 use oci_spec::runtime::{
     LinuxResources, Mount, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, Spec,
 };
 use rustix::process::{Resource, getrlimit};
 
-use super::Kind;
-use super::steps::Volume;
+use super::steps::{Apart, Volume};
+use super::{Kind, apart};
 use crate::plan::{self, Error, RELABEL};
 
 /// The oldest version that has all that is said: crun of 2023 takes no newer one.
@@ -23,13 +24,17 @@ pub(super) struct Translated {
     pub(super) sources: Vec<CString>,
     /// Those of the sources whose files get the container's SELinux label.
     pub(super) relabelled: Vec<CString>,
+    pub(super) apart: Option<Apart>,
     pub(super) oom_score_adj: i32,
+    pub(super) owner: Option<u32>,
     pub(super) terminal: bool,
 }
 
-/// Translates a container's spec.
-pub(super) fn container(mut spec: Spec, kind: Kind) -> Result<Translated, Error> {
+/// Translates the spec of a container of the pod with this directory.
+pub(super) fn container(mut spec: Spec, kind: Kind, pod: &Path) -> Result<Translated, Error> {
     let process = spec.process().clone().ok_or(Error::Missing("process"))?;
+    let ids = plan::users(&spec)?;
+    let owner = ids.map(|ids| plan::owner(ids, &process)).transpose()?;
     let (oom_score_adj, terminal) =
         (process.oom_score_adj().unwrap_or(0), process.terminal().unwrap_or(false));
     spec.set_process(Some(self::process(process))).set_version(VERSION.to_owned());
@@ -56,7 +61,8 @@ pub(super) fn container(mut spec: Spec, kind: Kind) -> Result<Translated, Error>
         devices.set_devices(resources.devices().clone());
         *resources = devices;
     }
-    Ok(Translated { spec, volumes, sources, relabelled, oom_score_adj, terminal })
+    let apart = ids.map(|ids| apart::translate(&mut spec, ids, pod)).transpose()?;
+    Ok(Translated { spec, volumes, sources, relabelled, apart, oom_score_adj, owner, terminal })
 }
 
 /// Translates a process. What needs CAP_SYS_RESOURCE is done as far as it is allowed: the driver has the OOM
@@ -128,7 +134,10 @@ fn resource(kind: PosixRlimitType) -> Resource {
 mod tests {
     use serde_json::json;
 
+    use super::super::steps::Bind;
     use super::*;
+
+    const POD: &str = "/pods/p";
 
     #[test]
     fn what_only_corten_knows_is_translated() {
@@ -147,10 +156,11 @@ mod tests {
             } },
         });
         let spec: Spec = serde_json::from_value(spec).unwrap();
-        let enclosed = container(spec.clone(), Kind::Sandboxed).unwrap().spec;
+        let enclosed = container(spec.clone(), Kind::Sandboxed, Path::new(POD)).unwrap().spec;
         assert_eq!(enclosed.linux(), spec.linux());
-        let translated = container(spec, Kind::Plain).unwrap();
+        let translated = container(spec, Kind::Plain, Path::new(POD)).unwrap();
         assert_eq!((translated.oom_score_adj, translated.terminal), (-5, true));
+        assert_eq!((translated.apart, translated.owner), (None, None));
         assert_eq!(translated.volumes, [Volume { place: c"data".into(), source: c"/v/0".into() }]);
         assert_eq!(translated.sources, [c"/host/b".to_owned()]);
         let spec = serde_json::to_value(translated.spec).unwrap();
@@ -159,5 +169,54 @@ mod tests {
         assert_eq!(spec["mounts"][0]["type"], "bind");
         let resources = json!({ "devices": [{ "allow": false, "access": "rwm" }] });
         assert_eq!(spec["linux"]["resources"], resources);
+    }
+    #[test]
+    fn a_user_namespace_is_joined_and_what_it_cannot_come_by_is_shown_elsewhere() {
+        let ids = json!([{ "containerID": 0, "hostID": 1000, "size": 10 }]);
+        let spec = |uid: u32| {
+            let spec = json!({
+                "ociVersion": "1.2.0",
+                "root": { "path": "rootfs", "readonly": true },
+                "process": { "args": ["a"], "cwd": "/", "user": { "uid": uid, "gid": 0 } },
+                "mounts": [
+                    { "destination": "/proc", "type": "proc", "source": "proc" },
+                    { "destination": "/data", "type": "volume", "source": "/v/0", "options": ["rbind"] },
+                    { "destination": "/b", "type": "bind", "source": "/../host/b", "options": ["rbind"],
+                        "uidMappings": ids, "gidMappings": ids },
+                    { "destination": "/sys", "type": "bind", "source": "/sys", "options": ["bind"] },
+                ],
+                "linux": {
+                    "namespaces": [{ "type": "user", "path": "/proc/5/ns/user" }],
+                    "uidMappings": ids, "gidMappings": ids,
+                },
+            });
+            serde_json::from_value::<Spec>(spec).unwrap()
+        };
+        let translated = container(spec(5), Kind::Plain, Path::new(POD)).unwrap();
+        let bind = |source: &str, place: &str, recursive| Bind {
+            source: CString::new(source).unwrap(),
+            place: CString::new(format!("{POD}/sources/{place}")).unwrap(),
+            recursive,
+        };
+        let binds = vec![
+            bind("/v/0", "0/v/0", true),
+            bind("/../host/b", "1/host/b", true),
+            bind("/sys", "2/sys", false),
+        ];
+        assert_eq!(translated.apart, Some(Apart { pod: c"/pods/p".into(), owner: 1000, binds }));
+        assert_eq!(translated.owner, Some(1005));
+        let sources = ["/../host/b", "/sys"].map(|path| CString::new(path).unwrap());
+        assert_eq!(translated.sources, sources, "they are made where they are");
+        let changed = serde_json::to_value(translated.spec).unwrap();
+        let given = serde_json::to_value(spec(5)).unwrap();
+        assert_eq!(changed["root"], given["root"]);
+        assert_eq!(changed["mounts"][0], given["mounts"][0]);
+        assert_eq!(changed["mounts"][2]["source"], "/pods/p/sources/1/host/b");
+        assert_eq!(changed["mounts"][2]["uidMappings"], given["mounts"][2]["uidMappings"]);
+        for field in ["namespaces", "uidMappings", "gidMappings"] {
+            assert_eq!(changed["linux"][field], given["linux"][field]);
+        }
+        let error = container(spec(10), Kind::Plain, Path::new(POD)).unwrap_err().to_string();
+        assert!(error.contains("process.user.uid") && error.contains("no id 10"), "{error}");
     }
 }

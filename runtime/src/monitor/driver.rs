@@ -49,7 +49,7 @@ impl Monitor {
             Some(Executor::Enclosed) => Some(self.enclosure().map_err(io::Error::other)?),
             _ => None,
         };
-        let stage = Stage { v1_tasks, enclosure, pod: None, users: None, pid_namespace: None, ..stage };
+        let stage = Stage { v1_tasks, enclosure, pod: None, pid_namespace: None, ..stage };
         let cgroup = unified.as_ref().map(AsFd::as_fd);
         let birthplace = Birthplace { cgroup, ..Birthplace::default() };
         self.clone_child(role, &birthplace, Work { fds: stage_fds(&stage), with: stage, run })

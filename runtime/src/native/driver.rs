@@ -2,7 +2,8 @@
 //!
 //! It speaks to the monitor as the stages of our own do. Unlike them it stays in the host's namespaces and in
 //! the monitor's cgroup (that of the container with sandboxes), mounts the root file system where the runtime
-//! sees it, and runs the runtime's program to its end once for each verb. The process that the runtime leaves behind becomes a child of the monitor,
+//! sees it (in a mount namespace of their own for a pod with a user namespace, see [`apart`]), and runs the
+//! runtime's program to its end once for each verb. The process that the runtime leaves behind becomes a child of the monitor,
 //! the nearest subreaper, and takes over the role of the driver, which stays as its guard: a runtime does not
 //! arrange for its processes to die with the monitor. Follows runc(8) and the OCI runtime specification 1.2;
 //! the working directory is the bundle, so that no path is too long for a socket.
@@ -12,7 +13,6 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags};
 
 use self::console::Console;
@@ -21,19 +21,19 @@ use self::init::{Init, Monitor};
 use self::invocation::{Output, invoke};
 use super::failure::{Context, Failure};
 use super::link::{self, FailureKind, FromStage, ToStage};
-use super::overlay::{self, Stack};
-use super::root::{Root, make_host_directory};
-use super::{Stage, entrance, relabel, settings, volume};
+use super::{Stage, entrance, settings};
 use crate::external::steps::{Create, Exec, Target};
 use crate::sys::clone;
 
 pub(crate) use self::enclosed::{Message, signal};
 
+mod apart;
 mod console;
 mod enclosed;
 mod files;
 mod init;
 mod invocation;
+mod tree;
 
 /// Has the container made, says `Ready`, waits for `Go` and has its command started.
 pub(super) fn create(stage: &Stage) -> Result<Infallible, Failure> {
@@ -41,10 +41,14 @@ pub(super) fn create(stage: &Stage) -> Result<Infallible, Failure> {
     settings::enter_cgroups(&stage.v1_tasks)?;
     let monitor = Monitor::watch()?;
     settings::set_oom_score(plan.oom_score_adj)?;
-    furnish(&plan)?;
+    let left = tree::furnish(&plan, stage)?;
     enter(&plan.target)?;
     let files = Files::new();
     let made = make(&plan, stage, &files);
+    if let Some(host) = left {
+        host.enter()?;
+        enter(&plan.target)?;
+    }
     files.remove();
     let made = match made {
         // Others find that out when the command is executed, and so whoever waits is told at the start.
@@ -98,39 +102,6 @@ pub(super) fn exec(stage: &Stage) -> Result<Infallible, Failure> {
     clone::exit(0)
 }
 
-/// The root file system and the sources of what is mounted in it.
-fn furnish(plan: &Create) -> Result<(), Failure> {
-    if let Some(root) = &plan.root {
-        overlay::mount_on(&Stack::of(root), &plan.rootfs)?;
-    }
-    let root = Root::at(&plan.rootfs).during(|| format!("open {}", plan.rootfs.to_string_lossy()))?;
-    for source in &plan.sources {
-        if rustix::fs::access(source, rustix::fs::Access::EXISTS) == Err(Errno::NOENT) {
-            make_host_directory(source).during(|| format!("make {}", source.to_string_lossy()))?;
-        }
-    }
-    for source in &plan.relabelled {
-        let what = || format!("open {}", source.to_string_lossy());
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        label(plan, &rustix::fs::openat(CWD, source, flags, Mode::empty()).during(what)?)?;
-    }
-    for wanted in &plan.volumes {
-        let source = || format!("make {}", wanted.source.to_string_lossy());
-        make_host_directory(&wanted.source).during(source)?;
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let volume = rustix::fs::openat(CWD, &wanted.source, flags, Mode::empty()).during(source)?;
-        label(plan, &volume)?;
-        match root.find(&wanted.place) {
-            Ok(there) => volume::fill(&there, &volume)?,
-            Err(Errno::NOENT) => {}
-            Err(errno) => {
-                return Err(errno).during(|| format!("find /{}", wanted.place.to_string_lossy()));
-            }
-        }
-    }
-    Ok(())
-}
-
 /// What `create` left behind.
 enum Made {
     /// The init, which waits and is the monitor's.
@@ -154,16 +125,11 @@ fn delete(target: &Target, files: &Files) {
     files.remove();
 }
 
-/// Gives what the container gets from the host its SELinux label.
-fn label(plan: &Create, file: &OwnedFd) -> Result<(), Failure> {
-    let label = plan.root.as_ref().and_then(|root| root.label.as_ref());
-    label.map_or(Ok(()), |label| relabel::relabel(file, label))
-}
-
 /// `create`: the command waits when this returns.
 fn make(plan: &Create, stage: &Stage, files: &Files) -> Result<Made, Failure> {
     let console = plan.terminal.then(|| Console::listen(files)).transpose()?;
     fill_stdio(stage, console.is_some())?;
+    own_stdio(plan.owner)?;
     let mut words = vec![c"create", c"--bundle", c".", c"--pid-file", &files.pid];
     if console.is_some() {
         words.extend([c"--console-socket", &files.console]);
@@ -185,6 +151,7 @@ fn run(plan: &Exec, stage: &Stage, files: &Files) -> Result<Init, Failure> {
     files.write_process(&plan.process)?;
     let console = plan.terminal.then(|| Console::listen(files)).transpose()?;
     fill_stdio(stage, console.is_some())?;
+    own_stdio(plan.owner)?;
     let mut words = vec![c"exec", c"--process", &files.process, c"--pid-file", &files.pid, c"--detach"];
     if console.is_some() {
         words.extend([c"--console-socket", &files.console]);
@@ -242,6 +209,11 @@ fn fill_stdio(stage: &Stage, has_console: bool) -> Result<(), Failure> {
         super::console::fill(&stage.stdio, &null()?)?;
     }
     Ok(())
+}
+
+/// A runtime that is not the host's root any more cannot give the pipes away.
+fn own_stdio(owner: Option<u32>) -> Result<(), Failure> {
+    owner.map_or(Ok(()), super::console::own)
 }
 
 /// Lets go of the container's pipes: who waits for their end waits for the container's processes alone.

@@ -43,13 +43,21 @@ pub(super) fn parse(
 
 /// The process must be somebody whom the pod knows.
 pub(super) fn check(users: Option<IdMap>, process: &Process) -> Result<(), Error> {
-    let Some(ids) = users else { return Ok(()) };
-    let known = [("process.user.uid", process.uid), ("process.user.gid", process.gid)];
-    let groups = process.groups.iter().map(|gid| ("process.user.additionalGids", *gid));
-    match known.into_iter().chain(groups).find(|(_, id)| ids.on_host(*id).is_none()) {
-        Some((field, id)) => Err(Error::invalid(field, format!("the pod's user namespace has no id {id}"))),
-        None => Ok(()),
+    let groups = [process.gid].into_iter().chain(process.groups.iter().copied());
+    users.map_or(Ok(()), |ids| known(ids, process.uid, groups).map(drop))
+}
+
+/// Who somebody is on the host whose user and groups the pod knows.
+pub(super) fn known(ids: IdMap, uid: u32, groups: impl Iterator<Item = u32>) -> Result<u32, Error> {
+    let known = |field: &str, id| {
+        let unknown = || Error::invalid(field, format!("the pod's user namespace has no id {id}"));
+        ids.on_host(id).ok_or_else(unknown)
+    };
+    let owner = known("process.user.uid", uid)?;
+    for (number, gid) in groups.enumerate() {
+        known(if number == 0 { "process.user.gid" } else { "process.user.additionalGids" }, gid)?;
     }
+    Ok(owner)
 }
 
 /// procfs is mounted by the owner of its PID namespace only.
