@@ -127,7 +127,10 @@ impl Handler {
             Self::External(external) => {
                 status.program = Some(external.runtime.program().to_owned());
                 match external.probed() {
-                    Some(Ok(features)) => status.recursive_read_only = features.recursive_read_only,
+                    Some(Ok(features)) => {
+                        status.recursive_read_only = features.recursive_read_only;
+                        status.user_namespaces = host.user_namespaces && external.lacks_users().is_none();
+                    }
                     Some(Err(error)) => status.problem = Some(chain(&error)),
                     None => status.problem = Some("it has not been asked yet".to_owned()),
                 }
@@ -158,18 +161,32 @@ impl External {
         self.runtime.kind() == Kind::Sandboxed
     }
 
-    /// Refuses a pod that no other runtime is given: its mounts would not be mapped. An enclosure shares nothing with
-    /// the node; about the network, which some can leave where it is, the runtime has the word.
+    /// Refuses a pod that the runtime is not given. An enclosure shares nothing with the node; about the network, which
+    /// some can leave where it is, the runtime has the word.
     pub(crate) fn check_pod(&self, pod: &PodConfig) -> Result<()> {
         let (wanted, is_enclosed) = (&pod.security.namespaces, self.encloses());
-        if wanted.users.is_some() {
-            Err(self.lacks("user namespaces"))
+        if let Some(lacked) = self.lacks_users().filter(|_| wanted.users.is_some()) {
+            Err(self.lacks(lacked))
         } else if is_enclosed && wanted.pid == PidMode::Node {
             Err(self.lacks("access to the node's PID namespace"))
         } else if is_enclosed && wanted.ipc == PodOrNode::Node {
             Err(self.lacks("access to the node's IPC namespace"))
         } else {
             Ok(())
+        }
+    }
+
+    /// What is not there for pods with user namespaces; a volume without its ids mapped would be nobody's in there.
+    fn lacks_users(&self) -> Option<&'static str> {
+        let features = self.probed().and_then(Result::ok).unwrap_or_default();
+        if self.encloses() {
+            Some("user namespaces")
+        } else if !features.user_namespaces {
+            Some("user namespaces (not in linux.namespaces of its features)")
+        } else if !features.idmapped_mounts {
+            Some("idmapped mounts for user namespaces (linux.mountExtensions.idmap of its features)")
+        } else {
+            None
         }
     }
 
@@ -253,8 +270,10 @@ impl External {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
-    use crate::config::Mount;
+    use crate::config::{IdMap, Mount};
     use crate::testing::{container_config, mount, pod_config};
 
     fn handlers(program: &str) -> Handlers {
@@ -269,6 +288,15 @@ mod tests {
             ("other".to_owned(), HandlerConfig::Oci(program)),
         ]);
         Handlers::new(&configured)
+    }
+
+    fn host(user_namespaces: bool) -> Host {
+        let host = serde_json::json!({
+            "kernel": "6.1.0", "cgroups": "v2", "capabilities": [], "sys_resource": true, "apparmor": false,
+            "selinux": false, "seccomp": true, "openat2": true, "mount_setattr": true, "idmapped_mounts": true,
+            "user_namespaces": user_namespaces, "overlay_layers": true,
+        });
+        serde_json::from_value(host).unwrap()
     }
 
     #[test]
@@ -304,6 +332,41 @@ mod tests {
         config.mounts.push(Mount { access: MountAccess::RecursiveReadOnly, ..mount() });
         let error = external.check(&config, &Spec::default()).unwrap_err().to_string();
         assert!(error.contains("RROUnsupported"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn user_namespaces_are_for_a_runtime_that_says_that_it_has_all_of_them() {
+        let (users, idmap) = (r#""namespaces":["user"]"#, r#""mountExtensions":{"idmap":{"enabled":true}}"#);
+        let both = format!("{users},{idmap}");
+        let mut pod = pod_config();
+        pod.security.namespaces.users = Some(IdMap { host: 100_000, length: 65536 });
+        for (kind, features, lacked) in [
+            (Kind::Plain, both.as_str(), None),
+            (Kind::Plain, users, Some("idmapped mounts")),
+            (Kind::Plain, idmap, Some("linux.namespaces")),
+            (Kind::Plain, "", Some("user namespaces")),
+            (Kind::Sandboxed, both.as_str(), Some("user namespaces")),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let program = dir.path().join("runtime");
+            std::fs::write(&program, format!("#!/bin/sh\necho '{{\"linux\":{{{features}}}}}'\n")).unwrap();
+            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+            let handlers = handlers_of(&program.to_string_lossy(), kind);
+            handlers.probe().await;
+            let external = handlers.external("other").unwrap().unwrap();
+            let refused = external.check_pod(&pod).err().map(|error| error.to_string());
+            let is_expected = match (&refused, lacked) {
+                (Some(error), Some(lacked)) => error.contains(lacked) && error.contains("other"),
+                (refused, lacked) => refused.is_none() && lacked.is_none(),
+            };
+            assert!(is_expected, "{kind:?} {features}: {refused:?}");
+            let offered = |on_node| {
+                let status = handlers.status(&host(on_node));
+                status.iter().any(|handler| handler.name == "other" && handler.user_namespaces)
+            };
+            assert_eq!(offered(true), lacked.is_none(), "{kind:?} {features}");
+            assert!(!offered(false), "the node has none");
+        }
     }
 
     #[tokio::test]

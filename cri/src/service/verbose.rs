@@ -44,7 +44,11 @@ pub(super) fn node(pods: &Pods, config: &Config) -> BTreeMap<String, String> {
     settings["stateDir"] = json!(config.state);
     let host = json!({ "host": host, "missing": host.missing() });
     let handlers = pods.handlers().into_iter().map(|handler| {
-        let about = json!({ "program": handler.program, "ready": handler.problem.is_none(), "problem": handler.problem });
+        let about = json!({
+            "program": handler.program, "ready": handler.problem.is_none(), "problem": handler.problem,
+            "recursive_read_only_mounts": handler.recursive_read_only,
+            "user_namespaces": handler.user_namespaces,
+        });
         (handler.name, about)
     });
     let handlers: Value = serde_json::Map::from_iter(handlers).into();

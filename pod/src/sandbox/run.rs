@@ -27,8 +27,8 @@ impl Node {
 
     async fn run_pod_once(self: Arc<Self>, config: PodConfig) -> Result<String> {
         if let Some(external) = self.handlers.external(&config.handler)? {
-            external.check_pod(&config)?;
             external.ready().await?;
+            external.check_pod(&config)?;
         }
         users::check_pod(&config, self.runtime.host())?;
         if let Some(parent) = &config.cgroup_parent {
