@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 
@@ -41,6 +42,22 @@ pub fn corten() -> Result<PathBuf> {
 /// The runtime handler that pods are for when a test names none: `CRI_HANDLER`, else the default one.
 pub fn handler() -> String {
     std::env::var("CRI_HANDLER").unwrap_or_default()
+}
+
+/// The program of [`handler`]: `CRI_HANDLER_PATH`, else the installed one of its name.
+pub fn handler_program() -> Result<PathBuf> {
+    std::env::var_os("CRI_HANDLER_PATH").map_or_else(|| program(&handler()), |path| Ok(PathBuf::from(path)))
+}
+
+/// Whether another runtime says that it has what pods with user namespaces need.
+pub fn maps_users(program: &Path) -> Result<bool> {
+    let answer = Command::new(program).arg("features").output();
+    let answer = answer.with_context(|| format!("run {}", program.display()))?;
+    let told: serde_json::Value = serde_json::from_slice(&answer.stdout).unwrap_or_default();
+    let linux = &told["linux"];
+    let has_users =
+        linux["namespaces"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "user"));
+    Ok(has_users && linux["mountExtensions"]["idmap"]["enabled"] == true)
 }
 
 /// The program of this name, as a shell would find it.

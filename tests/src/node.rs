@@ -191,7 +191,7 @@ impl Node {
         );
         let handler = match host::handler().as_str() {
             "" => String::new(),
-            name => format!("\n[runtimes.{name}]\npath = \"{}\"\n", host::program(name)?.display()),
+            name => format!("\n[runtimes.{name}]\npath = \"{}\"\n", host::handler_program()?.display()),
         };
         fs::write(self.config_file(), text + &handler).context("write the configuration")
     }

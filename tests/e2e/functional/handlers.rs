@@ -19,18 +19,20 @@ fn script(path: &Path, features: &str) -> Result {
     Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
 }
 
-/// Handlers of several kinds; `shy` knows no `features`, and `bare` was built without some.
+/// Handlers of several kinds; `shy` knows no `features`, `bare` was built without some, and `old` has user namespaces
+/// but no idmapped mounts, as runc has before 1.2.
 fn setup() -> Result<(Setup, tempfile::TempDir)> {
     let runc = host::program("runc")?;
     let dir = tempfile::tempdir()?;
-    let (shy, bare) = (dir.path().join("shy"), dir.path().join("bare"));
+    let [shy, bare, old] = ["shy", "bare", "old"].map(|name| dir.path().join(name));
     script(&shy, "exit 1")?;
     let told = r#"{"linux":{"seccomp":{"enabled":false},"mountExtensions":{"idmap":{"enabled":true}}}}"#;
     script(&bare, &format!("echo '{told}' && exit 0"))?;
+    script(&old, r#"echo '{"linux":{"namespaces":["user"]}}' && exit 0"#)?;
     let missing = dir.path().join("missing");
     let config = format!(
         "[runtimes.other]\npath = {runc:?}\n\n[runtimes.shy]\npath = {shy:?}\n\n[runtimes.bare]\n\
-         path = {bare:?}\n\n[runtimes.missing]\n\
+         path = {bare:?}\n\n[runtimes.old]\npath = {old:?}\n\n[runtimes.missing]\n\
          path = {missing:?}\ntype = \"oci\"\n\n[runtimes.own]\ntype = \"native\"\n"
     );
     Ok((Setup { config }, dir))
@@ -80,6 +82,13 @@ fn features_are_those_that_a_runtime_tells() {
         assert_eq!(recursive("other"), Some(true));
         assert_eq!(recursive("shy"), Some(false));
         assert_eq!(recursive("missing"), Some(false));
+        let users = |name: &str| {
+            let handler = answer.runtime_handlers.iter().find(|handler| handler.name == name)?;
+            Some(handler.features.as_ref()?.user_namespaces)
+        };
+        let program = host::program("runc")?;
+        assert_eq!(users("other"), Some(users("own") == Some(true) && host::maps_users(&program)?));
+        assert_eq!([users("shy"), users("old"), users("missing")], [Some(false); 3]);
         let told: serde_json::Value = serde_json::from_str(answer.info.get("handlers").context("handlers")?)?;
         assert_eq!(told["other"]["ready"], true);
         assert_eq!(told["missing"]["ready"], false, "{told}");
@@ -104,8 +113,11 @@ fn features_are_those_that_a_runtime_tells() {
 #[test]
 fn what_a_runtime_does_not_have_is_refused_and_the_rest_runs() {
     with_handlers(async |kubelet, _| {
-        for name in ["other", "shy", "bare"] {
-            // The node's, and one of its own: no other runtime is given a pod of this kind.
+        for (name, lacked) in [
+            ("shy", "linux.namespaces of its features"),
+            ("bare", "linux.namespaces of its features"),
+            ("old", "idmapped mounts"),
+        ] {
             let ids = wire::IdMapping { host_id: 1 << 24, container_id: 0, length: 1 << 16 };
             let users = wire::UserNamespace {
                 mode: wire::NamespaceMode::Pod.into(),
@@ -114,8 +126,10 @@ fn what_a_runtime_does_not_have_is_refused_and_the_rest_runs() {
             };
             let pod = kubelet.pod().handler(name).namespaces(|it| it.userns_options = Some(users));
             let refused = pod.refused().await?;
-            assert!(refused.message().contains("user namespaces"), "{refused}");
-            assert!(refused.message().contains(name), "{refused}");
+            assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused}");
+            for part in [name, "user namespaces", lacked] {
+                assert!(refused.message().contains(part), "{part}: {refused}");
+            }
             let pod = kubelet.pod().handler(name).run().await?;
             let profile = wire::security_profile::ProfileType::RuntimeDefault.into();
             let profile = wire::SecurityProfile { profile_type: profile, localhost_ref: String::new() };

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use corten_tests::registry::BUSYBOX;
-use corten_tests::{Container, Kubelet, Result, Setup, newest, on_node, skip};
+use corten_tests::{Container, Kubelet, Result, Setup, host, newest, on_node, skip};
 use k8s_cri::v1 as wire;
 
 const IDS: wire::IdMapping = wire::IdMapping { host_id: 400_000, container_id: 0, length: 65536 };
@@ -28,8 +28,8 @@ fn mapped(mount: &mut wire::Mount) {
 async fn is_offered(kubelet: &Kubelet) -> Result<bool> {
     let request = wire::StatusRequest { verbose: false };
     let handlers = kubelet.cri().runtime.status(request).await?.into_inner().runtime_handlers;
-    let default = handlers.into_iter().find(|handler| handler.name.is_empty());
-    Ok(default.and_then(|handler| handler.features).is_some_and(|features| features.user_namespaces))
+    let tested = handlers.into_iter().find(|handler| handler.name == host::handler());
+    Ok(tested.and_then(|handler| handler.features).is_some_and(|features| features.user_namespaces))
 }
 
 fn directory(kubelet: &Kubelet, name: &str) -> Result<PathBuf> {
