@@ -18,6 +18,9 @@ guest_unfit=(
   --skip functional::sandboxed
 )
 
+# The guest's kernel, see hack/vm.
+guest_kernel=(--kernel "${CORTEN_TEST_KERNEL:-stock}")
+
 # How many times as long as usual things may take there.
 guest_slowness=${CORTEN_TEST_SLOWNESS:-10}
 
@@ -27,7 +30,7 @@ guest_make() {
   mkdir -p "$guest/bin"
   title 'the guest'
   # One that was made has booted.
-  if ! hack/vm --made 2>&1 | tee "$guest/log"; then
+  if ! hack/vm "${guest_kernel[@]}" --made 2>&1 | tee "$guest/log"; then
     skip 'tests in the guest' "it cannot be had: $(tail -n 1 "$guest/log")"
     return 1
   fi
@@ -79,9 +82,10 @@ in_guest() {
   local name=$1 script=$2; shift 2
   rm -f "$guest/skipped"
   local seconds=${guest_seconds:-360}
-  tests "in the guest: $name" hack/vm --timeout $((seconds * guest_slowness)) "${guest_copies[@]}" \
+  tests "in the guest: $name" hack/vm "${guest_kernel[@]}" --timeout $((seconds * guest_slowness)) "${guest_copies[@]}" \
     --get "/root/skipped:$guest/skipped" -- env CORTEN_BIN=/usr/local/bin/corten \
-    CORTEN_TEST_SKIPPED=/root/skipped "CORTEN_TEST_SLOWNESS=$guest_slowness" bash "/root/vm/$script.sh" "$@"
+    CORTEN_TEST_SKIPPED=/root/skipped "CORTEN_TEST_SLOWNESS=$guest_slowness" \
+    ${CORTEN_TEST_ROUNDS:+"CORTEN_TEST_ROUNDS=$CORTEN_TEST_ROUNDS"} bash "/root/vm/$script.sh" "$@"
   [ ! -e "$guest/skipped" ] || take_skipped "$guest/skipped"
 }
 
@@ -112,8 +116,8 @@ guest_some() {
 # guest_script SCRIPT [ARG]...: tests of tests/vm. With options of hack/vm in guest_options.
 guest_script() {
   local seconds=${guest_seconds:-120}
-  tests "in the guest: $1" hack/vm --timeout $((seconds * guest_slowness)) "${guest_scripts[@]}" ${guest_options[@]+"${guest_options[@]}"} \
-    -- bash "/root/vm/$1.sh" "${@:2}"
+  tests "in the guest: $1" hack/vm "${guest_kernel[@]}" --timeout $((seconds * guest_slowness)) \
+    "${guest_scripts[@]}" ${guest_options[@]+"${guest_options[@]}"} -- bash "/root/vm/$1.sh" "${@:2}"
 }
 
 # What of tests/vm runs, each with a guest of its own and the package.
