@@ -15,11 +15,10 @@ use futures_util::future::{BoxFuture, Shared, WeakShared};
 use tokio::sync::{Semaphore, watch};
 
 use crate::metrics::Metrics;
-use crate::registry::platform;
 use crate::registry::{Patience, Registries};
 use crate::store::{NewImage, Store};
 use crate::trust::Trust;
-use crate::{Config, Credentials, Error, ImageId, LayerProgress, Phase, Progress, Reference};
+use crate::{Config, Credentials, Error, Host, ImageId, LayerProgress, Phase, Progress, Reference};
 use resolve::Resolved;
 
 /// What all waiters of a pull wait for.
@@ -31,7 +30,7 @@ pub(crate) struct Puller {
     store: Store,
     registries: Registries,
     trust: Trust,
-    machine: platform::Host,
+    machine: Host,
     turns: Semaphore,
     parallel_layers: usize,
     metrics: Metrics,
@@ -73,7 +72,7 @@ impl Puller {
             store,
             registries: Registries::open(config, patience)?,
             trust: Trust::open(config)?,
-            machine: platform::Host::detect(),
+            machine: Host::detect(),
             turns: Semaphore::new(config.max_parallel_pulls.max(1)),
             parallel_layers: config.max_parallel_layers.max(1),
             metrics: Metrics::default(),

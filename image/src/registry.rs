@@ -23,7 +23,6 @@ mod guard;
 mod hosts;
 pub(crate) mod manifest;
 mod place;
-pub(crate) mod platform;
 mod refusal;
 mod signatures;
 mod stamp;

@@ -173,7 +173,7 @@ async fn the_image_for_this_machine_is_taken_from_an_index() {
             "platform": {"os": os, "architecture": architecture}})
     };
     let index = |entries: &[Value]| json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries});
-    let machine = platform::Host::detect().to_string();
+    let machine = Host::detect().to_string();
     let mine = entry(&content, "mine", IMAGE, &machine);
     let other = entry(&content, "mine", IMAGE, "plan9/mips");
     let top = content.manifest("app", "1", INDEX, &index(&[other.clone(), mine]));

@@ -13,12 +13,11 @@ use oci_client::manifest::{
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::platform::Platform;
 use crate::artifact::{Artifact, Wrapping};
 use crate::error::excerpt;
 use crate::image::Configuration;
 use crate::store::LayerExpectation;
-use crate::{Digest, Error, json};
+use crate::{Digest, Error, Platform, json};
 
 /// What a request for a manifest accepts.
 pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \

@@ -196,11 +196,11 @@ fn archives_of_docker_save_are_taken_old_and_new() {
     });
 }
 
-/// The same image for another processor.
-fn elsewhere(image: &Image) -> Result<Image> {
+/// The same image with another word in its configuration.
+fn with(image: &Image, key: &str, value: &str) -> Result<Image> {
     let (config, layers) = image.blobs.split_last().context("a configuration")?;
     let mut foreign: Value = serde_json::from_slice(&config.1)?;
-    foreign["architecture"] = json!("s390x");
+    foreign[key] = json!(value);
     let foreign = foreign.to_string().into_bytes();
     let mut manifest: Value = serde_json::from_slice(&image.manifest)?;
     manifest["config"]["digest"] = json!(digest(&foreign));
@@ -249,7 +249,7 @@ fn write_index(dir: &Path, name: &str, images: &[&Image]) -> Result {
 fn the_images_for_all_platforms_come_in_and_go_out_together() {
     on_own_node(&Setup::default(), async |kubelet| {
         let here = Image::new(&json!({"Cmd": ["x"]}), vec![Layer::new().file("a", b"1").file("a", b"22")])?;
-        let there = elsewhere(&here)?;
+        let there = with(&here, "architecture", "s390x")?;
         let ids = [&here, &there]
             .map(|image| image.blobs.last().map(|(digest, _)| digest.clone()).unwrap_or_default());
         let name = "docker.io/library/many:1";
@@ -285,6 +285,24 @@ fn the_images_for_all_platforms_come_in_and_go_out_together() {
         let docker = ["export", "--all-platforms", "--format", "docker-archive", "-o", &archive, name];
         let refused = kubelet.node().cli(&docker)?.output()?;
         assert!(String::from_utf8_lossy(&refused.stderr).contains("knows no platforms"), "{refused:?}");
+        Ok(())
+    });
+}
+
+/// As a pull chooses among them.
+#[test]
+fn of_the_variants_that_an_index_offers_the_best_for_this_machine_comes_in() {
+    on_own_node(&Setup::default(), async |kubelet| {
+        let variant = if cfg!(target_arch = "aarch64") { "v8" } else { "v1" };
+        let any = Image::new(&json!({"Cmd": ["x"]}), vec![Layer::new().file("a", b"1")])?;
+        let (best, none) = (with(&any, "variant", variant)?, with(&any, "variant", "v99")?);
+        let name = "docker.io/library/variants:1";
+        let layout = path(kubelet, "layout");
+        write_index(Path::new(&layout), name, &[&any, &best, &none])?;
+        corten(kubelet, &["import", &layout])?;
+        let wanted = best.blobs.last().context("a configuration")?;
+        assert_eq!(id_of(kubelet, name).await?, wanted.0);
+        assert_eq!(kubelet.image_status(&any.blobs.last().context("a configuration")?.0).await?, None);
         Ok(())
     });
 }

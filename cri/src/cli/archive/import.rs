@@ -5,9 +5,10 @@ use std::io::Read;
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use futures_util::stream;
+use image::{Host, Platform};
 use tokio::sync::mpsc;
 
-use super::layout::{self, Found, Platform};
+use super::layout::{self, Found};
 use super::source::Source;
 use crate::cli::client::{Client, answer, said};
 use crate::cli::output::print_line;
@@ -44,9 +45,10 @@ impl Import {
         for image in &mut found {
             self.complete_names(image);
         }
-        for mut image in self.chosen(found)? {
+        let wanted = self.wanted()?;
+        for mut image in self.chosen(found, &wanted)? {
             // A repository's digest is a name that takes no tag from anybody.
-            let named_here = image.is_for(&self.wanted()?);
+            let named_here = wanted.rank(&image).is_some();
             if !named_here {
                 let digest = image::Digest::sha256(&image.manifest);
                 image.names = image.names.iter().map(|name| format!("{}@{digest}", untagged(name))).collect();
@@ -60,8 +62,8 @@ impl Import {
         Ok(())
     }
 
-    fn wanted(&self) -> anyhow::Result<Platform> {
-        self.platform.as_deref().map_or_else(|| Ok(Platform::here()), Platform::parse)
+    fn wanted(&self) -> anyhow::Result<Wanted> {
+        self.platform.as_deref().map_or_else(|| Ok(Wanted::Here(Host::detect())), Wanted::parse)
     }
 
     /// A tag alone becomes a name with the one that was given.
@@ -82,19 +84,78 @@ impl Import {
         image.names.dedup();
     }
 
-    fn chosen(&self, found: Vec<Found>) -> anyhow::Result<Vec<Found>> {
+    fn chosen(&self, found: Vec<Found>, wanted: &Wanted) -> anyhow::Result<Vec<Found>> {
         ensure!(!found.is_empty(), "there is no whole image in the archive");
         if self.all_platforms {
             return Ok(found);
         }
-        let wanted = self.wanted()?;
         let offered: Vec<String> =
             found.iter().flat_map(|image| &image.platform).map(ToString::to_string).collect();
-        let chosen: Vec<Found> = found.into_iter().filter(|image| image.is_for(&wanted)).collect();
+        let chosen = wanted.best(found);
         if chosen.is_empty() {
             bail!("there is no image for {wanted} in the archive (it has {})", offered.join(", "));
         }
         Ok(chosen)
+    }
+}
+
+/// For what an image has to be.
+#[derive(Debug)]
+enum Wanted {
+    Here(Host),
+    Platform(Platform),
+}
+
+impl Wanted {
+    /// Reads OS/ARCH[/VARIANT].
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        let mut parts = text.split('/').map(str::to_owned);
+        match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some(os), Some(architecture), variant, None) => {
+                Ok(Self::Platform(Platform { os, architecture, variant: variant.unwrap_or_default() }))
+            }
+            _ => bail!("{text:?} is no platform: write OS/ARCH or OS/ARCH/VARIANT"),
+        }
+    }
+
+    /// How many others would be better than this image; none when it is not what is wanted.
+    fn rank(&self, image: &Found) -> Option<usize> {
+        let Some(platform) = &image.platform else { return Some(0) };
+        match self {
+            Self::Here(host) => host.rank(platform),
+            Self::Platform(wanted) => {
+                let is_same = platform.os == wanted.os
+                    && platform.architecture == wanted.architecture
+                    && (wanted.variant.is_empty() || platform.variant == wanted.variant);
+                is_same.then_some(0)
+            }
+        }
+    }
+
+    /// Of what an index offers under one name, the image that fits best, and everything else that fits.
+    fn best(&self, found: Vec<Found>) -> Vec<Found> {
+        let mut best: Vec<(usize, Found)> = Vec::new();
+        for image in found {
+            let Some(rank) = self.rank(&image) else { continue };
+            let is_same = |other: &Found| {
+                other.index.is_some() && (&other.index, &other.names) == (&image.index, &image.names)
+            };
+            match best.iter_mut().find(|(_, other)| is_same(other)) {
+                Some(known) if rank < known.0 => *known = (rank, image),
+                Some(_) => {}
+                None => best.push((rank, image)),
+            }
+        }
+        best.into_iter().map(|(_, image)| image).collect()
+    }
+}
+
+impl std::fmt::Display for Wanted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Here(host) => host.fmt(f),
+            Self::Platform(platform) => platform.fmt(f),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use anyhow::{Context, bail, ensure};
-use image::{Algorithm, Digest, Hasher};
+use image::{Algorithm, Digest, Hasher, Platform};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -30,15 +30,6 @@ pub(super) struct Found {
     pub(super) config: Vec<u8>,
     /// Where each layer is in the archive.
     pub(super) layers: Vec<String>,
-}
-
-/// What an image is for, in Go's words.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub(super) struct Platform {
-    os: String,
-    architecture: String,
-    variant: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -75,50 +66,6 @@ struct Saved {
     config: String,
     repo_tags: Option<Vec<String>>,
     layers: Vec<String>,
-}
-
-impl Platform {
-    /// The one of this machine.
-    pub(super) fn here() -> Self {
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            same => same,
-        };
-        Self { os: "linux".into(), architecture: architecture.into(), variant: String::new() }
-    }
-
-    /// Reads OS/ARCH[/VARIANT].
-    pub(super) fn parse(text: &str) -> anyhow::Result<Self> {
-        let mut parts = text.split('/').map(str::to_owned);
-        match (parts.next(), parts.next(), parts.next(), parts.next()) {
-            (Some(os), Some(architecture), variant, None) => {
-                Ok(Self { os, architecture, variant: variant.unwrap_or_default() })
-            }
-            _ => bail!("{text:?} is no platform: write OS/ARCH or OS/ARCH/VARIANT"),
-        }
-    }
-
-    /// Tells whether an image for `self` is what is wanted.
-    pub(super) fn is(&self, wanted: &Self) -> bool {
-        self.os == wanted.os
-            && self.architecture == wanted.architecture
-            && (wanted.variant.is_empty() || self.variant == wanted.variant)
-    }
-}
-
-impl std::fmt::Display for Platform {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
-        if self.variant.is_empty() { Ok(()) } else { write!(f, "/{}", self.variant) }
-    }
-}
-
-impl Found {
-    /// Tells whether it is what is wanted.
-    pub(super) fn is_for(&self, wanted: &Platform) -> bool {
-        self.platform.as_ref().is_none_or(|platform| platform.is(wanted))
-    }
 }
 
 impl Descriptor {

@@ -83,7 +83,7 @@ async fn a_signature_of_the_index_is_one_of_the_image() {
     let signer = Signer::new();
     let mut content = Content::with_image("app", "one", &[&layer("a", b"1")]);
     let body = content.manifests["app/manifests/one"].1.clone();
-    let machine = platform::Host::detect().to_string();
+    let machine = Host::detect().to_string();
     let (os, architecture) = machine.split_once('/').unwrap();
     let entry = json!({"mediaType": OCI_IMAGE_MEDIA_TYPE, "digest": Digest::sha256(&body), "size": body.len(),
         "platform": {"os": os, "architecture": architecture}});

@@ -4,30 +4,35 @@
 
 use std::fmt;
 
-use super::manifest::Entry;
+use serde::Deserialize;
+
+use crate::registry::manifest::Entry;
 
 /// An operating system and a processor.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Platform {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Platform {
     /// In Go's words.
-    pub(crate) os: String,
+    pub os: String,
     /// In Go's words.
-    pub(crate) architecture: String,
+    pub architecture: String,
     /// The level of the instruction set, `v8`; often empty.
-    pub(crate) variant: String,
+    pub variant: String,
 }
 
 /// This machine: what it runs, the best first.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Host {
+pub struct Host {
     architecture: &'static str,
     /// Variants from the best down; an empty one stands for entries that name none.
     variants: &'static [&'static str],
 }
 
+// === impl Host ===
+
 impl Host {
     /// Finds out what this machine is.
-    pub(crate) fn detect() -> Self {
+    pub fn detect() -> Self {
         match std::env::consts::ARCH {
             "x86_64" => Self { architecture: "amd64", variants: amd64() },
             "aarch64" => Self { architecture: "arm64", variants: &["v8", ""] },
@@ -48,13 +53,15 @@ impl Host {
         {
             return Some(only);
         }
-        let rank = |entry: &&Entry| {
-            let platform = entry.platform.as_ref()?;
-            (platform.os == "linux" && platform.architecture == self.architecture)
-                .then(|| self.variants.iter().position(|variant| *variant == platform.variant))?
-        };
+        let rank = |entry: &&Entry| self.rank(entry.platform.as_ref()?);
         // The first of equals: an index lists what it prefers first.
         entries.iter().filter(|entry| rank(entry).is_some()).min_by_key(rank)
+    }
+
+    /// How many platforms fit this machine better; none when this one does not fit at all.
+    pub fn rank(&self, platform: &Platform) -> Option<usize> {
+        let is_same = platform.os == "linux" && platform.architecture == self.architecture;
+        is_same.then(|| self.variants.iter().position(|variant| *variant == platform.variant))?
     }
 }
 
