@@ -39,9 +39,7 @@ fn plain<M: prost::Message>(name: &str, message: &M) -> Value {
 pub(super) fn node(pods: &Pods, config: &Config) -> BTreeMap<String, String> {
     let host = pods.runtime().host();
     // The configuration has paths only, never a secret. A table of it always fits JSON.
-    let mut settings = serde_json::to_value(config).unwrap_or_default();
-    settings["rootDir"] = json!(config.root);
-    settings["stateDir"] = json!(config.state);
+    let settings = serde_json::to_value(config).unwrap_or_default();
     let host = json!({ "host": host, "missing": host.missing() });
     let handlers = pods.handlers().into_iter().map(|handler| {
         let about = json!({
