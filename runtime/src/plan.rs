@@ -8,7 +8,7 @@
 use std::ffi::CString;
 use std::path::PathBuf;
 
-use oci_spec::runtime::{Linux, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxDevice, Process, Spec};
 
 use crate::IdMap;
 use crate::seccomp::Program;
@@ -133,6 +133,11 @@ pub(crate) fn owner(ids: IdMap, process: &Process) -> Result<u32, Error> {
     let user = process.user();
     let groups = user.additional_gids().as_deref().unwrap_or_default();
     users::known(ids, user.uid(), [user.gid()].iter().chain(groups).copied())
+}
+
+/// A device node of a container in a user namespace.
+pub(crate) fn device(device: &LinuxDevice, ids: IdMap) -> Result<steps::Device, Error> {
+    linux::device(device, Some(ids))
 }
 
 fn linux_of(spec: &Spec) -> Result<&Linux, Error> {

@@ -4,7 +4,7 @@ use std::ffi::CString;
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::steps::Root;
+use crate::plan::steps::{Device, Root};
 
 /// The work of a container's driver.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +61,15 @@ pub(crate) struct Apart {
     /// What the pod's root is on the host.
     pub(crate) owner: u32,
     pub(crate) binds: Vec<Bind>,
+    pub(crate) devices: Option<Devices>,
+}
+
+/// Device nodes, which the pod's root may not make.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Devices {
+    /// The directory in which they are shown, each with its number for a name.
+    pub(crate) place: CString,
+    pub(crate) nodes: Vec<Device>,
 }
 
 /// The source of a bind.

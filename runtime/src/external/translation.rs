@@ -134,8 +134,9 @@ fn resource(kind: PosixRlimitType) -> Resource {
 mod tests {
     use serde_json::json;
 
-    use super::super::steps::Bind;
+    use super::super::steps::{Bind, Devices};
     use super::*;
+    use crate::plan::steps::Device;
 
     const POD: &str = "/pods/p";
 
@@ -186,6 +187,10 @@ mod tests {
                     { "destination": "/sys", "type": "bind", "source": "/sys", "options": ["bind"] },
                 ],
                 "linux": {
+                    "devices": [
+                        { "path": "/dev/mine", "type": "c", "major": 1, "minor": 5, "fileMode": 432 },
+                        { "path": "/dev/tty", "type": "c", "major": 5, "minor": 0 },
+                    ],
                     "namespaces": [{ "type": "user", "path": "/proc/5/ns/user" }],
                     "uidMappings": ids, "gidMappings": ids,
                 },
@@ -203,7 +208,10 @@ mod tests {
             bind("/../host/b", "1/host/b", true),
             bind("/sys", "2/sys", false),
         ];
-        assert_eq!(translated.apart, Some(Apart { pod: c"/pods/p".into(), owner: 1000, binds }));
+        let (place, path) = (c"/pods/p/devices".into(), c"dev/mine".into());
+        let node = Device { path, format: libc::S_IFCHR, major: 1, minor: 5, mode: 0o660, uid: 0, gid: 0 };
+        let devices = Some(Devices { place, nodes: vec![node] });
+        assert_eq!(translated.apart, Some(Apart { pod: c"/pods/p".into(), owner: 1000, binds, devices }));
         assert_eq!(translated.owner, Some(1005));
         let sources = ["/../host/b", "/sys"].map(|path| CString::new(path).unwrap());
         assert_eq!(translated.sources, sources, "they are made where they are");
@@ -213,6 +221,10 @@ mod tests {
         assert_eq!(changed["mounts"][0], given["mounts"][0]);
         assert_eq!(changed["mounts"][2]["source"], "/pods/p/sources/1/host/b");
         assert_eq!(changed["mounts"][2]["uidMappings"], given["mounts"][2]["uidMappings"]);
+        let node = json!({ "destination": "/dev/mine", "type": "bind", "source": "/pods/p/devices/0",
+            "options": ["bind"] });
+        assert_eq!(changed["mounts"][4], node);
+        assert_eq!(changed["linux"]["devices"], json!([given["linux"]["devices"][1]]));
         for field in ["namespaces", "uidMappings", "gidMappings"] {
             assert_eq!(changed["linux"][field], given["linux"][field]);
         }

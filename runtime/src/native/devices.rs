@@ -150,7 +150,7 @@ pub(super) fn own_null() -> Result<OwnedFd, Failure> {
 }
 
 /// Makes one node that must not be there yet.
-fn make(parent: BorrowedFd<'_>, name: &CStr, device: &Device) -> Result<(), Errno> {
+pub(super) fn make(parent: BorrowedFd<'_>, name: &CStr, device: &Device) -> Result<(), Errno> {
     let kind = FileType::from_raw_mode(device.format);
     rustix::fs::mknodat(parent, name, kind, Mode::from_raw_mode(device.mode), number(device))?;
     if (device.uid, device.gid) != (0, 0) {

@@ -128,7 +128,7 @@ fn flag(kind: LinuxNamespaceType) -> u32 {
     kind as u32
 }
 
-fn device(device: &LinuxDevice, users: Option<IdMap>) -> Result<Device, Error> {
+pub(super) fn device(device: &LinuxDevice, users: Option<IdMap>) -> Result<Device, Error> {
     let field = format!("linux.devices {}", device.path().display());
     let path = text::container_path(&field, device.path())?;
     let format = match device.typ() {

@@ -16,9 +16,10 @@ use nix::sched::CloneFlags;
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::external::steps::{Apart, Create};
+use crate::external::steps::{Apart, Create, Devices};
 use crate::native::Stage;
 use crate::native::detached::{self, show};
+use crate::native::devices;
 use crate::native::failure::{Context, Failure};
 use crate::native::overlay::{self, Stack};
 use crate::native::root::make_host_directory;
@@ -56,6 +57,9 @@ pub(super) fn leave(plan: &Create, apart: &Apart, (root, stage): (&Root, &Stage)
     // In the bundle, and so after it.
     shown.push((overlay::detached(&Stack::of(root), users.as_fd())?, &plan.rootfs));
     cover(&first_closed(&apart.pod)?)?;
+    if let Some(devices) = &apart.devices {
+        shown.push((make_nodes(devices)?, &devices.place));
+    }
     for (tree, place) in shown {
         show_at(&tree, place).map_err(|failure| failure.within(format!("show {}", show(place))))?;
     }
@@ -94,6 +98,18 @@ fn cover(directory: &CStr) -> Result<(), Failure> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let place = rustix::fs::openat(CWD, directory, flags, Mode::empty()).during(what)?;
     detached::attach(empty, place).during(what)
+}
+
+/// A tmpfs with the nodes, each by its number.
+fn make_nodes(devices: &Devices) -> Result<OwnedFd, Failure> {
+    let mode = (c"mode".into(), Some(c"711".into()));
+    let dir = detached::filesystem(c"tmpfs", &[mode], libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC)?;
+    for (number, device) in devices.nodes.iter().enumerate() {
+        let what = || format!("make the device /{}", show(&device.path));
+        let name = CString::new(number.to_string()).map_err(|_| Failure::new(what()))?;
+        devices::make(dir.as_fd(), &name, device).during(what)?;
+    }
+    Ok(dir)
 }
 
 /// Attaches a tree at a place that is made for it.
