@@ -6,6 +6,7 @@ mod daemon;
 mod hostile;
 mod identity;
 mod layers;
+mod mapped;
 mod masks;
 mod paths;
 mod privileges;

@@ -8,37 +8,40 @@ use corten_tests::registry::BUSYBOX;
 use corten_tests::{Container, Kubelet, Result, Setup, host, newest, on_node, skip};
 use k8s_cri::v1 as wire;
 
-const IDS: wire::IdMapping = wire::IdMapping { host_id: 400_000, container_id: 0, length: 65536 };
+/// Why such pods cannot be tested.
+pub(super) const NONE: &str = "no idmapped mounts here, or not with this runtime handler";
+
+pub(super) const IDS: wire::IdMapping = wire::IdMapping { host_id: 400_000, container_id: 0, length: 65536 };
 
 fn options(mode: wire::NamespaceMode, ids: &[wire::IdMapping]) -> Option<wire::UserNamespace> {
     Some(wire::UserNamespace { mode: mode.into(), uids: ids.to_vec(), gids: ids.to_vec() })
 }
 
-fn own(namespaces: &mut wire::NamespaceOption) {
+pub(super) fn own(namespaces: &mut wire::NamespaceOption) {
     namespaces.userns_options = options(wire::NamespaceMode::Pod, &[IDS]);
 }
 
 /// What the kubelet sends with every mount of such a pod.
-fn mapped(mount: &mut wire::Mount) {
+pub(super) fn mapped(mount: &mut wire::Mount) {
     mount.uid_mappings = vec![IDS];
     mount.gid_mappings = vec![IDS];
 }
 
 /// Whether the runtime says that it can.
-async fn is_offered(kubelet: &Kubelet) -> Result<bool> {
+pub(super) async fn is_offered(kubelet: &Kubelet) -> Result<bool> {
     let request = wire::StatusRequest { verbose: false };
     let handlers = kubelet.cri().runtime.status(request).await?.into_inner().runtime_handlers;
     let tested = handlers.into_iter().find(|handler| handler.name == host::handler());
     Ok(tested.and_then(|handler| handler.features).is_some_and(|features| features.user_namespaces))
 }
 
-fn directory(kubelet: &Kubelet, name: &str) -> Result<PathBuf> {
+pub(super) fn directory(kubelet: &Kubelet, name: &str) -> Result<PathBuf> {
     let dir = kubelet.node().dir().join(name);
     fs::create_dir_all(&dir)?;
     Ok(dir)
 }
 
-fn path(path: &Path) -> &str {
+pub(super) fn path(path: &Path) -> &str {
     path.to_str().unwrap_or_default()
 }
 
@@ -46,7 +49,7 @@ fn path(path: &Path) -> &str {
 fn root_in_the_pod_is_nobody_on_the_node() {
     on_node(async |kubelet| {
         if !is_offered(kubelet).await? {
-            return skip("no idmapped mounts here");
+            return skip(NONE);
         }
         let pod = kubelet.pod().namespaces(own).run().await?;
         let status =
@@ -72,7 +75,7 @@ fn root_in_the_pod_is_nobody_on_the_node() {
 fn the_network_of_such_a_pod_works_and_is_its_own_to_change() {
     on_node(async |kubelet| {
         if !is_offered(kubelet).await? {
-            return skip("no idmapped mounts here");
+            return skip(NONE);
         }
         let pod = kubelet.pod().namespaces(own).run().await?;
         let ip = pod.ip().await?;
@@ -99,7 +102,7 @@ fn the_network_of_such_a_pod_works_and_is_its_own_to_change() {
 fn files_of_the_image_and_of_mapped_mounts_have_the_pods_ids() {
     on_node(async |kubelet| {
         if !is_offered(kubelet).await? {
-            return skip("no idmapped mounts here");
+            return skip(NONE);
         }
         let volume = directory(kubelet, "mapped")?;
         fs::write(volume.join("secret"), "text")?;
@@ -130,7 +133,7 @@ fn files_of_the_image_and_of_mapped_mounts_have_the_pods_ids() {
 fn execs_and_terminals_are_in_the_user_namespace() {
     on_node(async |kubelet| {
         if !is_offered(kubelet).await? {
-            return skip("no idmapped mounts here");
+            return skip(NONE);
         }
         let pod = kubelet.pod().namespaces(own).run().await?;
         let container = pod
@@ -153,7 +156,7 @@ fn execs_and_terminals_are_in_the_user_namespace() {
 fn containers_of_such_a_pod_can_share_processes() {
     on_node(async |kubelet| {
         if !is_offered(kubelet).await? {
-            return skip("no idmapped mounts here");
+            return skip(NONE);
         }
         let pod = kubelet
             .pod()
@@ -180,7 +183,7 @@ fn containers_of_such_a_pod_can_share_processes() {
 fn a_pod_in_the_nodes_network_can_have_one_too() {
     on_node(async |kubelet| {
         if !is_offered(kubelet).await? {
-            return skip("no idmapped mounts here");
+            return skip(NONE);
         }
         let pod = kubelet.pod().host_network().namespaces(own).run().await?;
         let container = pod.container().start().await?;
@@ -238,7 +241,7 @@ fn mounts_that_do_not_fit_the_user_namespace_are_refused() {
         let plain = kubelet.pod().run().await?;
         plain.container().mount(path(&volume), "/data", mapped).refused().await?;
         if !is_offered(kubelet).await? {
-            return skip("no idmapped mounts here");
+            return skip(NONE);
         }
         let pod = kubelet.pod().namespaces(own).run().await?;
         let other = |mount: &mut wire::Mount| {
@@ -253,7 +256,12 @@ fn mounts_that_do_not_fit_the_user_namespace_are_refused() {
             |mount: &mut wire::Mount| mount.set_propagation(wire::MountPropagation::PropagationBidirectional);
         pod.container().mount(path(&volume), "/data", shared).refused().await?;
         let status = pod.container().mount("/proc/sys", "/data", mapped).refused().await?;
-        assert!(status.message().contains("its file system (proc) has no idmapped mounts"), "{status}");
+        // Another runtime has words of its own.
+        let reason = match host::handler().as_str() {
+            "" => "its file system (proc) has no idmapped mounts",
+            _ => "idmap mounts",
+        };
+        assert!(status.message().contains(reason), "{status}");
         let status = pod.container().user(70_000).refused().await?;
         assert!(status.message().contains("70000"), "{status}");
         Ok(())
@@ -264,7 +272,7 @@ fn mounts_that_do_not_fit_the_user_namespace_are_refused() {
 fn an_image_volume_has_the_pods_ids() {
     on_node(async |kubelet| {
         if !is_offered(kubelet).await? {
-            return skip("no idmapped mounts here");
+            return skip(NONE);
         }
         let image = kubelet.image(BUSYBOX).await?;
         let pod = kubelet.pod().namespaces(own).run().await?;
@@ -294,7 +302,7 @@ fn an_image_volume_has_the_pods_ids() {
 fn such_a_pod_outlives_its_daemon() {
     corten_tests::on_own_node(&Setup::default(), async |kubelet| {
         if !is_offered(kubelet).await? {
-            return skip("no idmapped mounts here");
+            return skip(NONE);
         }
         let pod = kubelet.pod().namespaces(own).run().await?;
         let container = pod.container().start().await?;
