@@ -416,23 +416,46 @@ impl Cgroup {
     }
 }
 
-/// Reads how many processes the OOM killer took, from `memory.events` or `memory.oom_control`.
-///
-/// It allocates nothing and reads from the start, wherever the descriptor stands.
-pub fn oom_kills(file: BorrowedFd<'_>) -> io::Result<u64> {
-    let mut content = [0; 1024];
-    let length = loop {
-        match rustix::io::pread(file, &mut content, 0) {
-            Ok(length) => break length,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
+/// What happened in a cgroup for want of memory, see `memory.events` in cgroup-v2.rst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryEvents {
+    /// How many processes the OOM killer took.
+    pub oom_kills: u64,
+    /// Everything that was counted, in one sum: another one when anything has happened.
+    pub sum: u64,
+}
+
+impl MemoryEvents {
+    /// Reads `memory.events` or `memory.oom_control`.
+    ///
+    /// It allocates nothing and reads from the start, wherever the descriptor stands.
+    ///
+    /// # Errors
+    /// When the cgroup is gone, or the file another one.
+    pub fn read(file: BorrowedFd<'_>) -> io::Result<Self> {
+        let mut content = [0; 1024];
+        let length = loop {
+            match rustix::io::pread(file, &mut content, 0) {
+                Ok(length) => break length,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        };
+        let mut events = (None, 0_u64);
+        for line in content[..length].split(|byte| *byte == b'\n') {
+            let Some((name, count)) = std::str::from_utf8(line).ok().and_then(|line| line.split_once(' '))
+            else {
+                continue;
+            };
+            let count: u64 = count.parse().map_err(io::Error::other)?;
+            events.1 = events.1.wrapping_add(count);
+            if name == "oom_kill" {
+                events.0 = Some(count);
+            }
         }
-    };
-    let number =
-        content[..length].split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"oom_kill "));
-    number
-        .and_then(|number| std::str::from_utf8(number).ok()?.parse().ok())
-        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+        let oom_kills = events.0.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+        Ok(Self { oom_kills, sum: events.1 })
+    }
 }
 
 #[cfg(test)]

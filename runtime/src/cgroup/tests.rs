@@ -258,11 +258,11 @@ fn counts_oom_kills() {
     let cgroup = scene.create(&limits);
     let handles = cgroup.handles().unwrap();
     let oom = handles.oom.unwrap();
-    assert_eq!(oom_kills(oom.as_fd()).unwrap(), 0);
+    assert_eq!(MemoryEvents::read(oom.as_fd()).unwrap().oom_kills, 0);
     // tail keeps the last line, and there is but one.
     let mut child = run_in(&cgroup, "exec tail -n 1 /dev/zero");
     assert!(!child.wait().unwrap().success());
-    assert!(oom_kills(oom.as_fd()).unwrap() >= 1);
+    assert!(MemoryEvents::read(oom.as_fd()).unwrap().oom_kills >= 1);
 }
 
 #[test]
@@ -384,9 +384,11 @@ fn statistics_are_read_with_files_kept_open_until_the_cgroup_is_gone() {
 fn counts_in_both_formats() {
     let check = |content: &str| {
         let (root, _) = directory_of(&[("events", content)]);
-        oom_kills(fs::File::open(root.path().join("events")).unwrap().as_fd())
+        MemoryEvents::read(fs::File::open(root.path().join("events")).unwrap().as_fd())
     };
-    assert_eq!(check("low 0\nhigh 0\nmax 9\noom 1\noom_kill 3\noom_group_kill 0\n").unwrap(), 3);
-    assert_eq!(check("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n").unwrap(), 2);
+    let events = |oom_kills, sum| MemoryEvents { oom_kills, sum };
+    assert_eq!(check("low 0\nhigh 0\nmax 9\noom 1\noom_kill 3\noom_group_kill 0\n").unwrap(), events(3, 13));
+    assert_eq!(check("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n").unwrap(), events(2, 2));
     assert!(check("under_oom 0\n").is_err());
+    assert!(check("oom_kill no\n").is_err());
 }

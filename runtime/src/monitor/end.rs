@@ -119,7 +119,7 @@ impl Monitor {
     /// Drops all that belongs to a container.
     pub(super) fn forget(&mut self, key: Key) {
         let Some(container) = self.containers.remove(key) else { return };
-        self.forget_kills(container.kills);
+        self.forget_kills(container.id, container.kills);
         self.detach_all(key);
         for output in container.outputs {
             self.remove_output(output);

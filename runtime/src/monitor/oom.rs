@@ -9,6 +9,7 @@
 //! Other pods may be in the same slice when nobody gave them one of their own; there the command must have ended by
 //! SIGKILL besides.
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{Dir, FileType, Mode, OFlags};
@@ -17,19 +18,22 @@ use rustix::process::Signal;
 use super::Monitor;
 use super::container::Phase;
 use super::poll::{Interest, Key, Source};
-use crate::cgroup::{self, Handles};
+use crate::cgroup::{self, Handles, MemoryEvents};
 
 /// How often the pod's count is compared with those of the containers while these go on changing.
 const COMPARISONS: usize = 8;
+
+/// How many containers that are forgotten are still told from those of other pods.
+const GONE: usize = 16;
 
 /// The count of a cgroup, from its first look on.
 #[derive(Debug)]
 pub(super) struct Kills {
     file: OwnedFd,
-    before: u64,
+    before: MemoryEvents,
     /// As far as they are known.
     count: u64,
-    /// Whether its file has ever changed, which it does for less than kills, or is not watched.
+    /// Whether anything was ever counted, be it less than a kill, or nothing would tell of it.
     is_stirred: bool,
 }
 
@@ -39,6 +43,8 @@ pub(super) struct PodKills {
     parent: Option<Parent>,
     /// Those of containers that are forgotten.
     forgotten: u64,
+    /// The last of these, whose cgroups may still be there for a moment.
+    gone: VecDeque<String>,
 }
 
 /// The cgroup above the containers'.
@@ -68,14 +74,16 @@ enum Others {
 impl Kills {
     /// Begins to count; none where the host does not.
     pub(super) fn of(file: OwnedFd) -> Option<Self> {
-        let before = cgroup::oom_kills(file.as_fd()).ok()?;
+        let before = MemoryEvents::read(file.as_fd()).ok()?;
         Some(Self { file, before, count: 0, is_stirred: true })
     }
 
     /// None when the cgroup is gone.
     fn look(&mut self) -> Option<u64> {
-        let count = cgroup::oom_kills(self.file.as_fd()).ok()?;
-        self.count = count.saturating_sub(self.before);
+        let events = MemoryEvents::read(self.file.as_fd()).ok()?;
+        // Of what is read now the kernel does not wake anybody any more.
+        self.is_stirred |= events.sum != self.before.sum;
+        self.count = events.oom_kills.saturating_sub(self.before.oom_kills);
         Some(self.count)
     }
 
@@ -187,10 +195,14 @@ impl Monitor {
     }
 
     /// What a container lost that is forgotten now is still in the pod's count.
-    pub(super) fn forget_kills(&mut self, kills: Option<Kills>) {
+    pub(super) fn forget_kills(&mut self, id: String, kills: Option<Kills>) {
         if let Some(mut kills) = kills {
             self.poll.remove(&kills.file);
             self.kills.forgotten += kills.latest();
+        }
+        self.kills.gone.push_back(id);
+        if self.kills.gone.len() > GONE {
+            self.kills.gone.pop_front();
         }
     }
 
@@ -218,8 +230,10 @@ impl Monitor {
     }
 
     fn is_parent_shared(&mut self) -> bool {
-        let ids: Vec<&str> = self.containers.iter().map(|(_, container)| container.id.as_str()).collect();
-        self.kills.parent.as_mut().is_some_and(|parent| parent.is_shared(&ids))
+        let PodKills { parent, gone, .. } = &mut self.kills;
+        let ids = self.containers.iter().map(|(_, container)| container.id.as_str());
+        let ids: Vec<&str> = ids.chain(gone.iter().map(String::as_str)).collect();
+        parent.as_mut().is_some_and(|parent| parent.is_shared(&ids))
     }
 }
 
@@ -286,6 +300,19 @@ mod tests {
         remove(&pod.file("a"));
         assert_eq!(kills.look(), None);
         assert_eq!(kills.latest(), 2);
+    }
+
+    #[test]
+    fn what_a_look_sees_nobody_else_is_told() {
+        let pod = Hierarchy::new(&["a"]);
+        let mut kills = kills(&pod.file("a"));
+        kills.is_stirred = false;
+        assert_eq!((kills.look(), kills.is_stirred), (Some(0), false));
+        // The limit was met, and the process is about to be killed for it.
+        fs::write(pod.file("a"), "low 0\nmax 1\noom 7\noom_kill 0\n").unwrap();
+        assert_eq!((kills.look(), kills.is_stirred), (Some(0), true));
+        remove(&pod.file("a"));
+        assert_eq!((kills.look(), kills.is_stirred), (None, true));
     }
 
     #[test]
