@@ -128,3 +128,31 @@ fn show_at(tree: &OwnedFd, place: &CStr) -> Result<(), Failure> {
     let target = rustix::fs::openat(CWD, place, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
     detached::attach(tree, target.during(|| "find its place".into())?).during(|| "attach it".into())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_first_directory_that_is_closed_is_covered() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = |path: &Path| CString::new(path.to_str().unwrap()).unwrap();
+        let (above, pod) = (dir.path().join("above"), dir.path().join("above/pod"));
+        fs::create_dir_all(&pod).unwrap();
+        // One at a time, from the inside out.
+        for (closed, mode) in [(&pod, 0o700), (&above, 0o710), (&dir.path().to_owned(), 0o700)] {
+            for open in [dir.path(), &above].into_iter().filter(|open| open != closed) {
+                fs::set_permissions(open, Permissions::from_mode(0o711)).unwrap();
+            }
+            fs::set_permissions(closed, Permissions::from_mode(mode)).unwrap();
+            assert_eq!(first_closed(&text(&pod)).unwrap(), text(closed));
+        }
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o711)).unwrap();
+        fs::set_permissions(&pod, Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(first_closed(&text(&pod)).unwrap(), text(&pod), "the pod's is never shown as it is");
+    }
+}
