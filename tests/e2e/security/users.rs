@@ -121,7 +121,10 @@ fn files_of_the_image_and_of_mapped_mounts_have_the_pods_ids() {
         assert_eq!((made.uid(), made.gid()), (5, 6));
         let output = container.exec(["cat", "/plain/secret"]).await?;
         assert!(output.stderr.contains("Permission denied"), "{output:?}");
-        let owners = "stat -c %u / /etc /etc/passwd /etc/hosts /etc/hostname /etc/resolv.conf /dev/shm /dev/null /dev/pts";
+        let owners =
+            "stat -c %u / /etc /etc/passwd /etc/hosts /etc/hostname /etc/resolv.conf /dev/shm /dev /dev/pts";
+        // Another runtime may show the node's own devices.
+        let owners = owners.to_owned() + if host::handler().is_empty() { " /dev/null" } else { "" };
         assert_eq!(container.sh(&format!("{owners} | sort -u")).await?, "0");
         container.sh("cat /etc/hosts /etc/hostname /etc/resolv.conf && echo x >> /etc/hosts && echo x > /dev/shm/x").await?;
         container.sh("adduser -D -u 77 someone; touch /file && chown 77 /file && ls -ln /file").await?;
