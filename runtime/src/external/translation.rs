@@ -171,6 +171,7 @@ mod tests {
         let resources = json!({ "devices": [{ "allow": false, "access": "rwm" }] });
         assert_eq!(spec["linux"]["resources"], resources);
     }
+
     #[test]
     fn a_user_namespace_is_joined_and_what_it_cannot_come_by_is_shown_elsewhere() {
         let ids = json!([{ "containerID": 0, "hostID": 1000, "size": 10 }]);

@@ -10,14 +10,14 @@ use anyhow::Context;
 use corten_tests::image::Image;
 use corten_tests::origin::Origin;
 use corten_tests::registry::BUSYBOX;
-use corten_tests::{Container, Kubelet, Result, Setup, eventually, host, on_node, on_own_node, skip};
+use corten_tests::{Container, Kubelet, Result, eventually, host};
 use k8s_cri::v1 as wire;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use super::users::{NONE, directory, is_offered, mapped, own, path};
+use super::users::{directory, mapped, on_mapped, on_own_mapped, own, path};
 
 /// A directory of the node on which mounts travel.
 struct Shared(PathBuf);
@@ -54,10 +54,7 @@ fn open_directories(kubelet: &Kubelet) -> Result<Vec<PathBuf>> {
 
 #[test]
 fn no_user_of_the_node_comes_by_the_root_file_system() {
-    on_own_node(&Setup::default(), async |kubelet| {
-        if !is_offered(kubelet).await? {
-            return skip(NONE);
-        }
+    on_own_mapped(async |kubelet| {
         let pod = kubelet.pod().namespaces(own).run().await?;
         let container = pod.container().start().await?;
         // 1D, CVE-2021-41103. The pod's root passes by directories that stay closed, by a mount namespace that is gone.
@@ -79,10 +76,7 @@ fn no_user_of_the_node_comes_by_the_root_file_system() {
 
 #[test]
 fn what_is_mounted_on_the_node_later_comes_to_the_pod() {
-    on_node(async |kubelet| {
-        if !is_offered(kubelet).await? {
-            return skip(NONE);
-        }
+    on_mapped(async |kubelet| {
         let base = directory(kubelet, "late")?;
         tmpfs(&base)?;
         let base = Shared(base);
@@ -111,10 +105,7 @@ fn what_is_mounted_on_the_node_later_comes_to_the_pod() {
 
 #[test]
 fn volumes_of_the_image_and_new_directories_of_the_node_can_be_written() {
-    on_node(async |kubelet| {
-        if !is_offered(kubelet).await? {
-            return skip(NONE);
-        }
+    on_mapped(async |kubelet| {
         let origin = Origin::start()?;
         let config =
             json!({ "Volumes": { "/etc": {}, "/not/there": {} }, "Env": ["PATH=/bin:/sbin:/usr/bin"] });
@@ -139,10 +130,7 @@ fn volumes_of_the_image_and_new_directories_of_the_node_can_be_written() {
 
 #[test]
 fn a_device_has_the_place_that_was_asked_for() {
-    on_node(async |kubelet| {
-        if !is_offered(kubelet).await? {
-            return skip(NONE);
-        }
+    on_mapped(async |kubelet| {
         let pod = kubelet.pod().namespaces(own).run().await?;
         let device = |host: &str, inside: &str| wire::Device {
             container_path: inside.to_owned(),
@@ -160,10 +148,7 @@ fn a_device_has_the_place_that_was_asked_for() {
 
 #[test]
 fn another_containers_processes_can_be_joined() {
-    on_node(async |kubelet| {
-        if !is_offered(kubelet).await? {
-            return skip(NONE);
-        }
+    on_mapped(async |kubelet| {
         let pod = kubelet.pod().namespaces(own).run().await?;
         let target = pod.container().command(["sleep", "54322"]).start().await?;
         let guest = pod
@@ -183,10 +168,7 @@ fn another_containers_processes_can_be_joined() {
 
 #[test]
 fn groups_limits_and_statistics_are_those_of_any_pod() {
-    on_node(async |kubelet| {
-        if !is_offered(kubelet).await? {
-            return skip(NONE);
-        }
+    on_mapped(async |kubelet| {
         let pod = kubelet.pod().namespaces(own).run().await?;
         let container = pod
             .container()
@@ -218,10 +200,7 @@ fn groups_limits_and_statistics_are_those_of_any_pod() {
 
 #[test]
 fn a_container_that_waits_outlives_the_daemon_and_stops_when_asked() {
-    on_own_node(&Setup::default(), async |kubelet| {
-        if !is_offered(kubelet).await? {
-            return skip(NONE);
-        }
+    on_own_mapped(async |kubelet| {
         let pod = kubelet.pod().namespaces(own).run().await?;
         let waiting =
             pod.container().sh("trap 'exit 7' TERM; echo up; while :; do sleep 1; done").create().await?;
@@ -242,10 +221,7 @@ fn a_container_that_waits_outlives_the_daemon_and_stops_when_asked() {
 
 #[test]
 fn such_a_pod_ends_with_its_monitor() {
-    on_own_node(&Setup::default(), async |kubelet| {
-        if !is_offered(kubelet).await? {
-            return skip(NONE);
-        }
+    on_own_mapped(async |kubelet| {
         let pod = kubelet.pod().namespaces(own).run().await?;
         let running = pod.container().start().await?;
         let waiting = pod.container().create().await?;

@@ -5,11 +5,11 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use corten_tests::registry::BUSYBOX;
-use corten_tests::{Container, Kubelet, Result, Setup, host, newest, on_node, skip};
+use corten_tests::{Container, Kubelet, Result, Setup, host, newest, on_node, on_own_node, skip};
 use k8s_cri::v1 as wire;
 
 /// Why such pods cannot be tested.
-pub(super) const NONE: &str = "no idmapped mounts here, or not with this runtime handler";
+const NONE: &str = "no idmapped mounts here, or not with this runtime handler";
 
 pub(super) const IDS: wire::IdMapping = wire::IdMapping { host_id: 400_000, container_id: 0, length: 65536 };
 
@@ -28,11 +28,26 @@ pub(super) fn mapped(mount: &mut wire::Mount) {
 }
 
 /// Whether the runtime says that it can.
-pub(super) async fn is_offered(kubelet: &Kubelet) -> Result<bool> {
+async fn is_offered(kubelet: &Kubelet) -> Result<bool> {
     let request = wire::StatusRequest { verbose: false };
     let handlers = kubelet.cri().runtime.status(request).await?.into_inner().runtime_handlers;
     let tested = handlers.into_iter().find(|handler| handler.name == host::handler());
     Ok(tested.and_then(|handler| handler.features).is_some_and(|features| features.user_namespaces))
+}
+
+/// Runs a test where there are such pods.
+pub(super) fn on_mapped(test: impl AsyncFnOnce(&Kubelet) -> Result) {
+    on_node(async |kubelet| if is_offered(kubelet).await? { test(kubelet).await } else { skip(NONE) });
+}
+
+/// The same on a node of the test's own.
+pub(super) fn on_own_mapped(test: impl AsyncFnOnce(&Kubelet) -> Result) {
+    on_own_node(
+        &Setup::default(),
+        async |kubelet| {
+            if is_offered(kubelet).await? { test(kubelet).await } else { skip(NONE) }
+        },
+    );
 }
 
 pub(super) fn directory(kubelet: &Kubelet, name: &str) -> Result<PathBuf> {
@@ -47,10 +62,7 @@ pub(super) fn path(path: &Path) -> &str {
 
 #[test]
 fn root_in_the_pod_is_nobody_on_the_node() {
-    on_node(async |kubelet| {
-        if !is_offered(kubelet).await? {
-            return skip(NONE);
-        }
+    on_mapped(async |kubelet| {
         let pod = kubelet.pod().namespaces(own).run().await?;
         let status =
             pod.status().await?.linux.and_then(|linux| linux.namespaces?.options).unwrap_or_default();
@@ -73,10 +85,7 @@ fn root_in_the_pod_is_nobody_on_the_node() {
 
 #[test]
 fn the_network_of_such_a_pod_works_and_is_its_own_to_change() {
-    on_node(async |kubelet| {
-        if !is_offered(kubelet).await? {
-            return skip(NONE);
-        }
+    on_mapped(async |kubelet| {
         let pod = kubelet.pod().namespaces(own).run().await?;
         let ip = pod.ip().await?;
         let add = wire::Capability { add_capabilities: vec!["NET_ADMIN".to_owned()], ..Default::default() };
@@ -100,10 +109,7 @@ fn the_network_of_such_a_pod_works_and_is_its_own_to_change() {
 
 #[test]
 fn files_of_the_image_and_of_mapped_mounts_have_the_pods_ids() {
-    on_node(async |kubelet| {
-        if !is_offered(kubelet).await? {
-            return skip(NONE);
-        }
+    on_mapped(async |kubelet| {
         let volume = directory(kubelet, "mapped")?;
         fs::write(volume.join("secret"), "text")?;
         fs::set_permissions(volume.join("secret"), fs::Permissions::from_mode(0o600))?;
@@ -134,10 +140,7 @@ fn files_of_the_image_and_of_mapped_mounts_have_the_pods_ids() {
 
 #[test]
 fn execs_and_terminals_are_in_the_user_namespace() {
-    on_node(async |kubelet| {
-        if !is_offered(kubelet).await? {
-            return skip(NONE);
-        }
+    on_mapped(async |kubelet| {
         let pod = kubelet.pod().namespaces(own).run().await?;
         let container = pod
             .container()
@@ -157,10 +160,7 @@ fn execs_and_terminals_are_in_the_user_namespace() {
 
 #[test]
 fn containers_of_such_a_pod_can_share_processes() {
-    on_node(async |kubelet| {
-        if !is_offered(kubelet).await? {
-            return skip(NONE);
-        }
+    on_mapped(async |kubelet| {
         let pod = kubelet
             .pod()
             .namespaces(|options| {
@@ -184,10 +184,7 @@ fn containers_of_such_a_pod_can_share_processes() {
 
 #[test]
 fn a_pod_in_the_nodes_network_can_have_one_too() {
-    on_node(async |kubelet| {
-        if !is_offered(kubelet).await? {
-            return skip(NONE);
-        }
+    on_mapped(async |kubelet| {
         let pod = kubelet.pod().host_network().namespaces(own).run().await?;
         let container = pod.container().start().await?;
         let inside = fs::read_link(format!("/proc/{}/ns/net", container.pid().await?))?;
@@ -273,10 +270,7 @@ fn mounts_that_do_not_fit_the_user_namespace_are_refused() {
 
 #[test]
 fn an_image_volume_has_the_pods_ids() {
-    on_node(async |kubelet| {
-        if !is_offered(kubelet).await? {
-            return skip(NONE);
-        }
+    on_mapped(async |kubelet| {
         let image = kubelet.image(BUSYBOX).await?;
         let pod = kubelet.pod().namespaces(own).run().await?;
         for sub_path in ["", "etc"] {
