@@ -1,8 +1,9 @@
 //! Unpacking of one layer, in a process of its own.
 //!
 //! The process reads an order and the compressed layer, writes the layer into its working directory, what else the
-//! archive consists of into a file (`skeleton`), and says in one line how it went. It is closed in before [`main`] runs; that, too, is why it does not share the server's
-//! process. Even without the jail no operation here leaves the directory: see `tree`.
+//! archive consists of into a file (`skeleton`), and says in one line how it went. It is closed in before [`main`]
+//! runs; that, too, is why it does not share the server's process. Even without the jail no operation here leaves the
+//! directory: see `tree`.
 
 mod archive;
 mod compare;

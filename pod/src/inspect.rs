@@ -52,8 +52,8 @@ impl Node {
     }
 }
 
-/// Pause is made from no bundle, or from another one within a sandbox. What people look for in its spec is true of it all the same: the namespaces and where
-/// they are, the host's name and the kernel's parameters.
+/// Pause is made from no bundle, or from another one within a sandbox. What people look for in its spec is true of it
+/// all the same: the namespaces and where they are, the host's name and the kernel's parameters.
 fn pause_spec(pod: &Sandbox) -> Value {
     let config = &pod.config;
     let pid = pod.monitor().map(|monitor| monitor.pause_pid());

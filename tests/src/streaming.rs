@@ -1,4 +1,5 @@
-//! A client of streaming URLs, written without the server's code: upgrades, WebSocket's frames and SPDY's, byte by byte.
+//! A client of streaming URLs, written without the server's code: upgrades, WebSocket's frames and SPDY's, byte by
+//! byte.
 //!
 //! Nothing is read unless a test asks for it, so that a test decides how slow a client is.
 

@@ -22,6 +22,9 @@ const EMPTY_NAMES: [&str; 8] = ["utils", "util", "helpers", "common", "misc", "t
 const CODE_LINES: usize = 400;
 const ALL_LINES: usize = 600;
 
+/// rustfmt leaves comments as they are.
+const COMMENT_COLUMNS: usize = 120;
+
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or_else(|| Path::new("/"))
 }
@@ -185,6 +188,19 @@ fn lines_end_where_their_text_ends() {
         }
         if !text.ends_with('\n') || text.ends_with("\n\n") {
             complaints.push(format!("{}: one newline at the end", path.display()));
+        }
+    }
+    none(&complaints);
+}
+
+#[test]
+fn no_comment_is_too_wide() {
+    let mut complaints = Vec::new();
+    for Source { path, text } in sources() {
+        for (at, line) in text.lines().enumerate() {
+            if line.trim_start().starts_with("//") && line.chars().count() > COMMENT_COLUMNS {
+                complaints.push(format!("{}:{}: wider than {COMMENT_COLUMNS}", path.display(), at + 1));
+            }
         }
     }
     none(&complaints);

@@ -1,4 +1,5 @@
-//! The whole server over its socket, with a node that has no containers: what clients are told before there is a session.
+//! The whole server over its socket, with a node that has no containers: what clients are told before there is a
+//! session.
 
 use std::io;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! HTTP clients: one for each way of connecting, made when first needed.
 //!
 //! rustls trusts the system's roots and, for a host with a directory in `certs_dir` or settings in a `hosts.toml`,
-//! what those hold; follows containers-certs.d(5). Redirects are never followed here: `client` does, because it must decide what
-//! goes along. Proxies are those of the environment; hosts on loopback are reached without.
+//! what those hold; follows containers-certs.d(5). Redirects are never followed here: `client` does, because it must
+//! decide what goes along. Proxies are those of the environment; hosts on loopback are reached without.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -2,8 +2,8 @@
 //!
 //! What a layer may hold: files, directories, symbolic and hard links, fifos. Owner, mode (setuid too), times,
 //! `user.` attributes and file capabilities are kept; every other attribute is dropped, above all overlayfs's own.
-//! Whiteouts become character devices 0:0 and marks that the store sets, `.wh.` names are never made. Device nodes below a
-//! directory named `dev` are left out and counted, because images do carry them and a container gets its own;
+//! Whiteouts become character devices 0:0 and marks that the store sets, `.wh.` names are never made. Device nodes
+//! below a directory named `dev` are left out and counted, because images do carry them and a container gets its own;
 //! anywhere else they are refused. Follows the OCI image spec, `layer.md`, and the kernel's `overlayfs.rst`.
 
 use std::io::{self, BufRead};

@@ -52,8 +52,8 @@ pub(crate) struct Target {
     pub(crate) id: CString,
 }
 
-/// What a runtime is shown that becomes the root of a pod's user namespace: in a mount namespace, and by paths, that are
-/// there while it makes the container.
+/// What a runtime is shown that becomes the root of a pod's user namespace: in a mount namespace, and by paths, that
+/// are there while it makes the container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Apart {
     /// The pod's directory, in which nothing but this is shown, and the bundle and the state.

@@ -31,7 +31,8 @@ const LINKS: [(&CStr, &CStr); 6] = [
 
 const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY;
 
-/// Makes the tmpfs, its nodes and, if wanted, the file that the terminal is shown on. It becomes read-only, when it shall, with [`Devices::attach`].
+/// Makes the tmpfs, its nodes and, if wanted, the file that the terminal is shown on. It becomes read-only, when it
+/// shall, with [`Devices::attach`].
 pub(super) fn prepare(
     devices: &[Device],
     data: &[Parameter],

@@ -3,10 +3,10 @@
 //! It speaks to the monitor as the stages of our own do. Unlike them it stays in the host's namespaces and in
 //! the monitor's cgroup (that of the container with sandboxes), mounts the root file system where the runtime
 //! sees it (in a mount namespace of their own for a pod with a user namespace, see [`apart`]), and runs the
-//! runtime's program to its end once for each verb. The process that the runtime leaves behind becomes a child of the monitor,
-//! the nearest subreaper, and takes over the role of the driver, which stays as its guard: a runtime does not
-//! arrange for its processes to die with the monitor. Follows runc(8) and the OCI runtime specification 1.2;
-//! the working directory is the bundle, so that no path is too long for a socket.
+//! runtime's program to its end once for each verb. The process that the runtime leaves behind becomes a child of the
+//! monitor, the nearest subreaper, and takes over the role of the driver, which stays as its guard: a runtime does not
+//! arrange for its processes to die with the monitor. Follows runc(8) and the OCI runtime specification 1.2; the
+//! working directory is the bundle, so that no path is too long for a socket.
 
 use std::convert::Infallible;
 use std::ffi::CStr;

@@ -2,8 +2,8 @@
 //!
 //! A process names what its next execve(2) is to put on in files of its own in procfs. What a container has made of
 //! its `/proc` is not asked: the files are found in a procfs that is attached nowhere, without links and without
-//! whatever could be mounted on them (CVE-2019-16884, CVE-2025-52881). What was written is read back and compared. Whoever
-//! cannot be confined is not started.
+//! whatever could be mounted on them (CVE-2019-16884, CVE-2025-52881). What was written is read back and compared.
+//! Whoever cannot be confined is not started.
 
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;

@@ -1,7 +1,7 @@
 //! Trees that change while the runtime works in them, and images that lie about where things are.
 //!
-//! Classes of known bugs 1A and 1C. A race is run some hundred times, which takes seconds; whoever changes how paths are
-//! walked runs it ten thousand times (`CORTEN_TEST_ROUNDS`).
+//! Classes of known bugs 1A and 1C. A race is run some hundred times, which takes seconds; whoever changes how paths
+//! are walked runs it ten thousand times (`CORTEN_TEST_ROUNDS`).
 
 use std::fs;
 use std::path::Path;
@@ -161,7 +161,8 @@ fn what_an_image_says_of_places_is_about_the_image_alone() {
     });
 }
 
-/// 1C, CRI-O CVE-2024-3154, CVE-2023-6476, containerd CVE-2026-53488: what is written on a pod or an image orders nothing.
+/// 1C, CRI-O CVE-2024-3154, CVE-2023-6476, containerd CVE-2026-53488: what is written on a pod or an image orders
+/// nothing.
 #[test]
 fn annotations_and_labels_of_images_order_nothing() {
     on_node(async |kubelet| {

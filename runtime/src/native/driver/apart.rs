@@ -2,12 +2,12 @@
 //!
 //! The runtime finds the root file system and the sources of mounts by their paths, and the directories above them are
 //! closed to all but the host's root, so that no user of the host comes by an image's set-user-id programs
-//! (CVE-2021-41103). They stay closed. In a namespace that the driver makes for the while, the first closed directory on
-//! the way to the pod's is covered by a small tmpfs that all may search and that has nothing in it but what the runtime
-//! needs: the sources, and, at their own places, the runtime's state and the bundle, with the root file system on it.
-//! Later verbs run in the host's namespace and find both where they were. There nothing is mounted. The container's own mount namespace is a copy, a
-//! slave of the host's like this one, so that what is mounted on the host still finds its way; this one goes with the
-//! run of the runtime.
+//! (CVE-2021-41103). They stay closed. In a namespace that the driver makes for the while, the first closed directory
+//! on the way to the pod's is covered by a small tmpfs that all may search and that has nothing in it but what the
+//! runtime needs: the sources, and, at their own places, the runtime's state and the bundle, with the root file system
+//! on it. Later verbs run in the host's namespace and find both where they were. There nothing is mounted. The
+//! container's own mount namespace is a copy, a slave of the host's like this one, so that what is mounted on the host
+//! still finds its way; this one goes with the run of the runtime.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
