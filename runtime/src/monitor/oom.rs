@@ -6,8 +6,8 @@
 //! has ever happened in its own. Who waits for a change of that file is woken by the kernel's OOM killer itself, and
 //! so before the container's end, even though the file may be gone when it looks.
 //!
-//! Other pods may be in the same slice when nobody gave them one of their own; there the command must have ended by
-//! SIGKILL besides.
+//! Other pods may be in the same slice when nobody gave them one of their own. Where one of theirs may have lost what
+//! is in question, the command must have ended by SIGKILL besides.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -54,7 +54,9 @@ struct Parent {
     dir: OwnedFd,
     /// What the containers had lost before it was counted.
     base: u64,
-    /// Whether containers of other pods are or were in it.
+    /// Containers in it that were not known as the pod's.
+    strangers: Vec<String>,
+    /// Whether containers of other pods were in it, or anybody's may be.
     is_shared: bool,
 }
 
@@ -103,7 +105,7 @@ impl Parent {
         let file = rustix::fs::openat(&dir, c"memory.events", flags, Mode::empty()).ok()?;
         let place = rustix::fs::readlink(format!("/proc/self/fd/{}", dir.as_raw_fd()), Vec::new());
         let is_shared = place.is_ok_and(|place| place.to_bytes().ends_with(cgroup::OWN_SLICE.as_bytes()));
-        Some(Self { kills: Kills::of(file)?, dir, base, is_shared })
+        Some(Self { kills: Kills::of(file)?, dir, base, strangers: Vec::new(), is_shared })
     }
 
     /// What none of the containers is known to have lost; none when the cgroup is gone.
@@ -123,26 +125,37 @@ impl Parent {
         Some(left)
     }
 
-    /// Whether there are containers of other pods than the one that has these.
-    fn is_shared(&mut self, containers: &[&str]) -> bool {
+    /// Whether containers of other pods than the one that has these may have lost something here.
+    ///
+    /// One that is not known may be of this pod too, and is just being made: then it has lost nothing yet.
+    fn has_suspects(&mut self, containers: &[&str]) -> bool {
         let is_ours = |name: &str| containers.iter().any(|id| name.contains(id));
-        let strangers = Dir::read_from(&self.dir).map(|mut entries| {
-            entries.any(|entry| {
-                entry.is_ok_and(|entry| {
-                    let name = entry.file_name().to_string_lossy();
-                    entry.file_type() == FileType::Directory && name != "." && name != ".." && !is_ours(&name)
-                })
-            })
-        });
-        self.is_shared |= strangers.unwrap_or(false);
-        self.is_shared
+        let entries = Dir::read_from(&self.dir).into_iter().flatten().filter_map(Result::ok);
+        let directories = entries.filter(|entry| entry.file_type() == FileType::Directory);
+        let names = directories.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let there: Vec<String> = names.filter(|name| name != "." && name != ".." && !is_ours(name)).collect();
+        // What those lost that are gone nobody can tell.
+        self.is_shared |= self.strangers.iter().any(|name| !is_ours(name) && !there.contains(name));
+        self.strangers = there;
+        self.is_shared || self.strangers.iter().any(|name| self.has_lost(name))
+    }
+
+    fn has_lost(&self, child: &str) -> bool {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.dir, format!("{child}/memory.events"), flags, Mode::empty());
+        let events = file.map_err(Into::into).and_then(|file| MemoryEvents::read(file.as_fd()));
+        events.is_ok_and(|events| events.oom_kills > 0)
     }
 }
 
 impl Monitor {
-    /// Reads a container's count when it changes, from here on.
+    /// Reads a new container's count when it changes, from here on.
     pub(super) fn watch_kills(&mut self, key: Key) {
-        if let Some(kills) = self.containers.get_mut(key).and_then(|container| container.kills.as_mut()) {
+        let Some(container) = self.containers.get_mut(key) else { return };
+        if let Some(parent) = &mut self.kills.parent {
+            parent.strangers.retain(|name| !name.contains(&container.id));
+        }
+        if let Some(kills) = &mut container.kills {
             let watched = self.poll.add_for(&kills.file, Source::Kills(key), Interest::Priority);
             kills.is_stirred = watched.is_err();
         }
@@ -174,7 +187,7 @@ impl Monitor {
         // In this order: who is gone only now was counted just before.
         let unexplained = self.unexplained_kills();
         let has_others = self.has_other_suspects(key);
-        let others = match unexplained > 0 && self.is_parent_shared() {
+        let others = match unexplained > 0 && self.has_strangers() {
             true => Others::Strangers,
             false if has_others => Others::Gone,
             false => Others::Innocent,
@@ -229,11 +242,11 @@ impl Monitor {
         })
     }
 
-    fn is_parent_shared(&mut self) -> bool {
+    fn has_strangers(&mut self) -> bool {
         let PodKills { parent, gone, .. } = &mut self.kills;
         let ids = self.containers.iter().map(|(_, container)| container.id.as_str());
         let ids: Vec<&str> = ids.chain(gone.iter().map(String::as_str)).collect();
-        parent.as_mut().is_some_and(|parent| parent.is_shared(&ids))
+        parent.as_mut().is_some_and(|parent| parent.has_suspects(&ids))
     }
 }
 
@@ -374,14 +387,24 @@ mod tests {
     }
 
     #[test]
-    fn strangers_in_the_slice_are_noticed_for_ever() {
+    fn strangers_that_lost_something_or_are_gone_are_suspects() {
         let pod = Hierarchy::new(&["corten-aa.scope", "corten-bb.scope"]);
         let mut parent = pod.parent("corten-aa.scope", 0).unwrap();
-        assert!(!parent.is_shared(&["aa", "bb"]));
+        assert!(!parent.has_suspects(&["aa", "bb"]));
         fs::create_dir(pod.0.path().join("corten-cc.scope")).unwrap();
-        assert!(parent.is_shared(&["aa", "bb"]));
-        fs::remove_dir(pod.0.path().join("corten-cc.scope")).unwrap();
-        assert!(parent.is_shared(&["aa", "bb"]));
+        count(&pod.file("corten-cc.scope"), 0);
+        assert!(!parent.has_suspects(&["aa", "bb"]), "it may be the pod's, and just be made");
+        assert!(!parent.has_suspects(&["aa", "bb", "cc"]));
+        count(&pod.file("corten-cc.scope"), 1);
+        assert!(!parent.has_suspects(&["aa", "bb", "cc"]), "it is the pod's");
+        assert!(parent.has_suspects(&["aa", "bb"]));
+        fs::remove_dir_all(pod.0.path().join("corten-cc.scope")).unwrap();
+        assert!(!parent.has_suspects(&["aa", "bb", "cc"]));
+        fs::create_dir(pod.0.path().join("corten-dd.scope")).unwrap();
+        assert!(!parent.has_suspects(&["aa", "bb"]));
+        fs::remove_dir_all(pod.0.path().join("corten-dd.scope")).unwrap();
+        assert!(parent.has_suspects(&["aa", "bb"]), "nobody can tell what it lost");
+        assert!(parent.has_suspects(&["aa", "bb"]), "for ever");
     }
 
     #[test]
@@ -389,6 +412,6 @@ mod tests {
         let pod = Hierarchy::new(&[cgroup::OWN_SLICE]);
         let scope = format!("{}/corten-aa.scope", cgroup::OWN_SLICE);
         fs::create_dir(pod.0.path().join(&scope)).unwrap();
-        assert!(pod.parent(&scope, 0).unwrap().is_shared(&["aa"]));
+        assert!(pod.parent(&scope, 0).unwrap().has_suspects(&["aa"]));
     }
 }
