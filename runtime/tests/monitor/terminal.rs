@@ -99,7 +99,10 @@ async fn keys_are_signals_for_the_job_in_the_foreground() {
     process.expect("# ").await;
     process.write("sleep 1000\n").await;
     process.expect("sleep 1000\r\n").await;
-    until(|| pod.cgroup(&id).processes().unwrap().len() == 3).await;
+    // The shell puts a job into the foreground before that executes its command.
+    let is_sleep =
+        |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n");
+    until(|| pod.cgroup(&id).processes().unwrap().iter().filter(|pid| is_sleep(pid)).count() == 2).await;
     process.write("\x03").await;
     process.expect("# ").await;
     process.write("echo $?; exit 5\n").await;
