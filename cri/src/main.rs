@@ -9,6 +9,7 @@
 mod cli;
 mod config;
 mod convert;
+mod deadline;
 mod generate;
 mod message;
 mod metrics;

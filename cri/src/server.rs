@@ -17,6 +17,7 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tracing::{info, warn};
 
+use crate::deadline::Deadlines;
 use crate::telemetry::Telemetry;
 
 /// The largest message either way: what the kubelet takes.
@@ -111,6 +112,7 @@ impl Listener {
         let mut drain = stopped.clone();
         let server = Server::builder()
             .layer(telemetry)
+            .layer(Deadlines)
             .max_concurrent_streams(CALLS)
             .http2_max_header_list_size(HEADER_BYTES)
             .serve_with_incoming_shutdown(routes, connections(socket), async move {
