@@ -65,7 +65,11 @@ fn is_verified(call: &str) -> bool {
     let in_root = call.contains("RESOLVE_IN_ROOT") || call.contains("RESOLVE_BENEATH");
     let is_relative = !call.contains("AT_FDCWD") && !path.contains('/');
     match name {
-        "openat2" => !call.contains("AT_FDCWD") && in_root && call.contains("RESOLVE_NO_MAGICLINKS"),
+        "openat2" => {
+            let no_links =
+                ["RESOLVE_NO_MAGICLINKS", "RESOLVE_NO_SYMLINKS"].iter().any(|flag| call.contains(flag));
+            !call.contains("AT_FDCWD") && in_root && no_links
+        }
         // One name in a directory that is held.
         "openat" => is_relative && (call.contains("O_NOFOLLOW") || path == "."),
         "mkdirat" | "mknodat" | "symlinkat" | "readlinkat" => is_relative,
