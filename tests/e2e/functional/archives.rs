@@ -296,13 +296,20 @@ fn of_the_variants_that_an_index_offers_the_best_for_this_machine_comes_in() {
         let variant = if cfg!(target_arch = "aarch64") { "v8" } else { "v1" };
         let any = Image::new(&json!({"Cmd": ["x"]}), vec![Layer::new().file("a", b"1")])?;
         let (best, none) = (with(&any, "variant", variant)?, with(&any, "variant", "v99")?);
-        let name = "docker.io/library/variants:1";
-        let layout = path(kubelet, "layout");
-        write_index(Path::new(&layout), name, &[&any, &best, &none])?;
-        corten(kubelet, &["import", &layout])?;
-        let wanted = best.blobs.last().context("a configuration")?;
-        assert_eq!(id_of(kubelet, name).await?, wanted.0);
-        assert_eq!(kubelet.image_status(&any.blobs.last().context("a configuration")?.0).await?, None);
+        let ids =
+            [&best, &any].map(|image| image.blobs.last().map(|blob| blob.0.clone()).unwrap_or_default());
+        for (number, order) in [[&any, &best, &none], [&best, &any, &none]].into_iter().enumerate() {
+            let name = format!("docker.io/library/variants:{number}");
+            let layout = path(kubelet, &format!("layout-{number}"));
+            write_index(Path::new(&layout), &name, &order)?;
+            corten(kubelet, &["import", &layout])?;
+            assert_eq!(id_of(kubelet, &name).await?, ids[0]);
+            assert_eq!(kubelet.image_status(&ids[1]).await?, None);
+            corten(kubelet, &["import", "--all-platforms", &layout])?;
+            assert_eq!(id_of(kubelet, &name).await?, ids[0], "of all the best has the name");
+            assert!(kubelet.image_status(&ids[1]).await?.is_some());
+            kubelet.remove_image(&ids[1]).await?;
+        }
         Ok(())
     });
 }

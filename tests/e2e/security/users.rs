@@ -11,7 +11,7 @@ use k8s_cri::v1 as wire;
 /// Why such pods cannot be tested.
 const NONE: &str = "no idmapped mounts here, or not with this runtime handler";
 
-pub(super) const IDS: wire::IdMapping = wire::IdMapping { host_id: 400_000, container_id: 0, length: 65536 };
+const IDS: wire::IdMapping = wire::IdMapping { host_id: 400_000, container_id: 0, length: 65536 };
 
 fn options(mode: wire::NamespaceMode, ids: &[wire::IdMapping]) -> Option<wire::UserNamespace> {
     Some(wire::UserNamespace { mode: mode.into(), uids: ids.to_vec(), gids: ids.to_vec() })
@@ -297,10 +297,7 @@ fn an_image_volume_has_the_pods_ids() {
 
 #[test]
 fn such_a_pod_outlives_its_daemon() {
-    corten_tests::on_own_node(&Setup::default(), async |kubelet| {
-        if !is_offered(kubelet).await? {
-            return skip(NONE);
-        }
+    on_own_mapped(async |kubelet| {
         let pod = kubelet.pod().namespaces(own).run().await?;
         let container = pod.container().start().await?;
         kubelet.node().kill_daemon()?;

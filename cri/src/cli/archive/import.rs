@@ -46,9 +46,8 @@ impl Import {
             self.complete_names(image);
         }
         let wanted = self.wanted()?;
-        for mut image in self.chosen(found, &wanted)? {
+        for (mut image, named_here) in self.chosen(found, &wanted)? {
             // A repository's digest is a name that takes no tag from anybody.
-            let named_here = wanted.rank(&image).is_some();
             if !named_here {
                 let digest = image::Digest::sha256(&image.manifest);
                 image.names = image.names.iter().map(|name| format!("{}@{digest}", untagged(name))).collect();
@@ -84,18 +83,17 @@ impl Import {
         image.names.dedup();
     }
 
-    fn chosen(&self, found: Vec<Found>, wanted: &Wanted) -> anyhow::Result<Vec<Found>> {
+    /// The images to take, and whether each is the one that its names mean here.
+    fn chosen(&self, found: Vec<Found>, wanted: &Wanted) -> anyhow::Result<Vec<(Found, bool)>> {
         ensure!(!found.is_empty(), "there is no whole image in the archive");
-        if self.all_platforms {
-            return Ok(found);
-        }
-        let offered: Vec<String> =
-            found.iter().flat_map(|image| &image.platform).map(ToString::to_string).collect();
-        let chosen = wanted.best(found);
-        if chosen.is_empty() {
+        let is_best = wanted.best(&found);
+        if !self.all_platforms && !is_best.contains(&true) {
+            let offered: Vec<String> =
+                found.iter().flat_map(|image| &image.platform).map(ToString::to_string).collect();
             bail!("there is no image for {wanted} in the archive (it has {})", offered.join(", "));
         }
-        Ok(chosen)
+        let chosen = found.into_iter().zip(is_best);
+        Ok(chosen.filter(|(_, is_best)| *is_best || self.all_platforms).collect())
     }
 }
 
@@ -132,21 +130,19 @@ impl Wanted {
         }
     }
 
-    /// Of what an index offers under one name, the image that fits best, and everything else that fits.
-    fn best(&self, found: Vec<Found>) -> Vec<Found> {
-        let mut best: Vec<(usize, Found)> = Vec::new();
-        for image in found {
-            let Some(rank) = self.rank(&image) else { continue };
+    /// Tells of each image whether it fits, and better than all that its index offers under the same names.
+    fn best(&self, found: &[Found]) -> Vec<bool> {
+        let ranked =
+            || found.iter().enumerate().filter_map(|(at, image)| Some((self.rank(image)?, at, image)));
+        let mut best = vec![false; found.len()];
+        for (rank, at, image) in ranked() {
             let is_same = |other: &Found| {
                 other.index.is_some() && (&other.index, &other.names) == (&image.index, &image.names)
             };
-            match best.iter_mut().find(|(_, other)| is_same(other)) {
-                Some(known) if rank < known.0 => *known = (rank, image),
-                Some(_) => {}
-                None => best.push((rank, image)),
-            }
+            // The first of equals, as with pulls.
+            best[at] = !ranked().any(|(other, before, rival)| (other, before) < (rank, at) && is_same(rival));
         }
-        best.into_iter().map(|(_, image)| image).collect()
+        best
     }
 }
 
