@@ -141,6 +141,11 @@ impl Images {
         self.store.tag(&image.id.to_string(), tag.parse()?).await
     }
 
+    /// The directory of the unpacked layers.
+    pub fn layers_dir(&self) -> &Path {
+        self.store.layers_dir()
+    }
+
     /// Returns the layers that there are to check, by their chain ids.
     pub fn layers(&self) -> Vec<Digest> {
         self.store.chains()

@@ -160,6 +160,11 @@ impl Store {
         *self.0.pinned.write().unwrap_or_else(PoisonError::into_inner) = pinned;
     }
 
+    /// Where layers are unpacked to.
+    pub(crate) fn layers_dir(&self) -> &Path {
+        &self.0.disk.layers
+    }
+
     /// Returns the layer with this chain id, if it is here, and keeps it.
     pub(crate) fn layer(&self, chain: &Digest) -> Option<Layer> {
         self.0.index().layer(chain)

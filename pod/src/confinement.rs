@@ -9,7 +9,7 @@ use runtime::selinux::{Labels, Selinux, Wanted};
 use crate::config::{
     ContainerConfig, PidMode, PodConfig, PodOrNode, Profile, SecurityContext, SelinuxOptions,
 };
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, chain};
 use crate::node::Node;
 use crate::sandbox::Sandbox;
 
@@ -39,7 +39,7 @@ impl Node {
     pub(crate) async fn confinement(&self, pod: &Sandbox, config: &ContainerConfig) -> Result<Confinement> {
         Ok(Confinement {
             apparmor: self.apparmor(&config.security).await?,
-            selinux: self.container_labels(pod, config)?,
+            selinux: self.container_labels(pod, config).await?,
         })
     }
 
@@ -58,20 +58,42 @@ impl Node {
         Ok(profile)
     }
 
+    /// Where SELinux is on, has containers read what lies below their root file systems.
+    ///
+    /// What cannot be labelled is told, and does not keep the daemon from serving what is there.
+    pub(crate) async fn share_layers(&self) {
+        let Some(selinux) = &self.selinux else { return };
+        if let Err(error) = labels(selinux, &SelinuxOptions::default(), false).await {
+            tracing::warn!(error = chain(&error), "every container will be refused");
+            return;
+        }
+        for directory in [self.images.layers_dir(), &self.config.data.join("containers")] {
+            if let Err(error) = selinux.share(directory).await {
+                tracing::warn!(
+                    error = chain(&error),
+                    "containers may not be able to run what their images have"
+                );
+            }
+        }
+    }
+
     /// The labels of a new pod's containers: a level of its own, unless one is asked for.
-    pub(crate) fn pod_labels(&self, config: &PodConfig) -> Result<Option<Labels>> {
-        let Some(selinux) = self.selinux.as_ref().filter(|_| is_separated(config)) else { return Ok(None) };
+    pub(crate) async fn pod_labels(&self, config: &PodConfig) -> Result<Option<Labels>> {
+        let Some(selinux) = &self.selinux else { return Ok(None) };
         let mut options = config.security.selinux.clone().unwrap_or_default();
-        let others: Vec<String> =
-            self.table.pods().iter().filter_map(|pod| pod.labels()).map(|labels| labels.mount).collect();
+        let is_privileged = is_privileged(&config.security, config);
         let is_given = !options.level.is_empty();
         for _ in 0..LEVELS {
             if !is_given {
                 options.level = random_level()?;
             }
-            let labels = labels(selinux, &options)?;
+            let labels = labels(selinux, &options, is_privileged).await?;
             // The level of an ended pod may come again: nothing of it is left.
-            if is_given || !others.contains(&labels.mount) {
+            let is_taken = || {
+                let others = self.table.pods().into_iter().filter_map(|pod| pod.labels());
+                others.into_iter().any(|other| other.mount == labels.mount)
+            };
+            if is_given || !is_taken() {
                 return Ok(Some(labels));
             }
         }
@@ -79,36 +101,37 @@ impl Node {
         Err(Error::invalid("config.linux.security_context.selinux_options", reason))
     }
 
-    /// The pod's, or what the container asks for on the pod's level.
-    fn container_labels(&self, pod: &Sandbox, config: &ContainerConfig) -> Result<Option<Labels>> {
-        let Some(of_pod) = pod.labels().filter(|_| !config.security.privileged) else { return Ok(None) };
+    /// The pod's, or what the container asks for, on the pod's level.
+    async fn container_labels(&self, pod: &Sandbox, config: &ContainerConfig) -> Result<Option<Labels>> {
+        let (Some(selinux), Some(of_pod)) = (&self.selinux, pod.labels()) else { return Ok(None) };
         if let Some(mount) =
             config.mounts.iter().find(|mount| mount.selinux_relabel && is_system(&mount.host_path))
         {
             let reason = format!("{} is the node's own: it is not relabelled", mount.host_path.display());
             return Err(Error::invalid("config.mounts.selinux_relabel", reason));
         }
-        let (Some(selinux), Some(options)) = (&self.selinux, &config.security.selinux) else {
+        let is_privileged = is_privileged(&config.security, &pod.config);
+        let asked = config.security.selinux.as_ref();
+        if asked.is_none() && is_privileged == self::is_privileged(&pod.config.security, &pod.config) {
             return Ok(Some(of_pod));
-        };
-        let mut options = options.clone();
-        if options.level.is_empty() {
-            options.level = of_pod.process.splitn(4, ':').nth(3).unwrap_or_default().to_owned();
         }
-        labels(selinux, &options).map(Some)
+        let mut options = asked.or(pod.config.security.selinux.as_ref()).cloned().unwrap_or_default();
+        if options.level.is_empty() {
+            options.level = of_pod.mount.splitn(4, ':').nth(3).unwrap_or_default().to_owned();
+        }
+        labels(selinux, &options, is_privileged).await.map(Some)
     }
 }
 
 /// Who is privileged, or sees the node's processes or its System V IPC, is not kept apart from it, as with CRI-O.
-fn is_separated(config: &PodConfig) -> bool {
-    let security = &config.security;
-    let namespaces = &security.namespaces;
-    !security.privileged && namespaces.pid != PidMode::Node && namespaces.ipc != PodOrNode::Node
+fn is_privileged(security: &SecurityContext, pod: &PodConfig) -> bool {
+    let namespaces = &pod.security.namespaces;
+    security.privileged || namespaces.pid == PidMode::Node || namespaces.ipc == PodOrNode::Node
 }
 
-fn labels(selinux: &Selinux, options: &SelinuxOptions) -> Result<Labels> {
+async fn labels(selinux: &Selinux, options: &SelinuxOptions, is_privileged: bool) -> Result<Labels> {
     let SelinuxOptions { user, role, kind, level } = options;
-    let labels = selinux.labels(Wanted { user, role, kind, level });
+    let labels = selinux.labels(Wanted { user, role, kind, level, is_privileged }).await;
     labels.map_err(|source| Error::Selinux { source: Arc::new(source) })
 }
 

@@ -68,6 +68,7 @@ impl Pods {
     /// Takes in what an earlier daemon left, and is ready to serve.
     pub async fn open(config: Config, runtime: Runtime, images: Images, network: Network) -> Result<Self> {
         let node = Arc::new(Node::new(config, runtime, images, network)?);
+        node.share_layers().await;
         node.handlers.probe().await;
         node.recover().await?;
         node.keep_measuring();

@@ -32,7 +32,7 @@ pub(crate) mod link;
 mod mounts;
 pub(crate) mod overlay;
 mod process;
-mod relabel;
+pub(crate) mod relabel;
 mod root;
 mod settings;
 mod sources;

@@ -4,22 +4,29 @@
 //! runtimes read too. Where SELinux is on, a label that the policy does not know is an error before anything is made.
 //! Putting labels on is the stages' work. Follows selinux(8), and The SELinux Notebook for contexts.
 
+use std::ffi::CString;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::XattrFlags;
+use rustix::fs::{Mode, OFlags, XattrFlags};
 use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::native::relabel::relabel;
 
 const SELINUXFS: &str = "/sys/fs/selinux";
 const POLICIES: &str = "/etc/selinux";
 const ATTRIBUTE: &str = "security.selinux";
 
+/// The type of privileged containers, in every policy that has one.
+const PRIVILEGED: &str = "spc_t";
+
 /// What a container's processes and its files are labelled with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Labels {
-    /// Of processes.
-    pub process: String,
+    /// Of processes; none has them go on as the policy has it for what the daemon starts.
+    pub process: Option<String>,
     /// Of files and mounts.
     pub mount: String,
 }
@@ -35,6 +42,8 @@ pub struct Wanted<'a> {
     pub kind: &'a str,
     /// The level.
     pub level: &'a str,
+    /// Not to be kept apart from the node, unless a type is asked for.
+    pub is_privileged: bool,
 }
 
 /// A node with SELinux on.
@@ -56,7 +65,10 @@ pub enum Error {
         source: io::Error,
     },
     /// The policy does not know it.
-    #[error("the SELinux label {label:?} is not one of this node's policy")]
+    #[error(
+        "the SELinux label {label:?} is not one of this node's policy: ask for another, or install the \
+             policy's module for containers"
+    )]
     Unknown {
         /// The label.
         label: String,
@@ -86,39 +98,88 @@ impl Selinux {
     ///
     /// # Errors
     /// When the policy says nothing of containers, or does not know the label.
-    pub fn labels(&self, wanted: Wanted<'_>) -> Result<Labels, Error> {
-        let path = self.policy()?.join("contexts/lxc_contexts");
-        let failed = |source| Error::Policy { path: path.clone(), source };
-        let text = fs::read_to_string(&path).map_err(failed)?;
-        let of = |key| {
-            let label = text.lines().find_map(|line| value(line, key));
-            let parts = label.and_then(Parts::parse);
-            parts.ok_or_else(|| failed(io::Error::other(format!("it has no {key}"))))
-        };
-        let (mut process, mut mount) = (of("process")?, of("file")?);
-        process.change(wanted);
+    pub async fn labels(&self, wanted: Wanted<'_>) -> Result<Labels, Error> {
+        let contexts = self.contexts().await?;
+        let (process, mut mount) = (contexts.require("process")?, contexts.require("file")?);
         // As the process has it, so that its own files are in its reach, and no other's.
-        mount.change(Wanted { user: wanted.user, level: &process.level.clone(), ..Wanted::default() });
-        Ok(Labels { process: self.canonical(&process.text())?, mount: self.canonical(&mount.text())? })
+        let level = if wanted.level.is_empty() { &process.level } else { wanted.level };
+        mount.change(Wanted { user: wanted.user, level, ..Wanted::default() });
+        Ok(Labels {
+            process: self.of_process(process, wanted).await?,
+            mount: self.canonical(&mount.text()).await?,
+        })
+    }
+
+    async fn of_process(&self, mut label: Parts, wanted: Wanted<'_>) -> Result<Option<String>, Error> {
+        if !wanted.is_privileged || !wanted.kind.is_empty() {
+            label.change(wanted);
+            return self.canonical(&label.text()).await.map(Some);
+        }
+        label.change(Wanted { kind: PRIVILEGED, ..Wanted::default() });
+        match self.canonical(&label.text()).await {
+            // Small policies have none.
+            Err(Error::Unknown { .. }) => Ok(None),
+            result => result.map(Some),
+        }
+    }
+
+    /// Labels a directory of Corten's own, and all that is in it, as what containers may read and not write.
+    ///
+    /// What is made in it later takes that on. Containers need it of what lies below their overlays: the kernel asks
+    /// for the label of the file there, too, when memory that is mapped from it becomes executable. Where the directory
+    /// is labelled already, or the policy has no such type, nothing is done.
+    ///
+    /// # Errors
+    /// When the policy cannot be read, or a file not be labelled.
+    pub async fn share(&self, directory: &Path) -> Result<(), Error> {
+        let Some(wanted) = self.contexts().await?.get("ro_file") else { return Ok(()) };
+        let label = wanted.text();
+        if self.canonical(&label).await.is_err() {
+            return Ok(());
+        }
+        let path = directory.to_owned();
+        let work = move || {
+            // The user may be another one, as who made it has it.
+            let now = current(&path).map_err(|source| Error::File { path: path.clone(), source })?;
+            if Parts::parse(&now).is_some_and(|now| now.kind == wanted.kind) {
+                return Ok(());
+            }
+            label_content(&path, &label).map_err(|source| Error::File { path: path.clone(), source })?;
+            // Last, so that what was interrupted begins anew.
+            self::label(&path, &label)
+        };
+        tokio::task::spawn_blocking(work)
+            .await
+            .unwrap_or_else(|ended| Err(Error::File { path: directory.to_owned(), source: ended.into() }))
+    }
+
+    async fn contexts(&self) -> Result<Contexts, Error> {
+        let path = self.policy().await?.join("contexts/lxc_contexts");
+        match tokio::fs::read_to_string(&path).await {
+            Ok(text) => Ok(Contexts { path, text }),
+            Err(source) => Err(Error::Policy { path, source }),
+        }
     }
 
     /// What the kernel makes of a label; it knows no other.
-    fn canonical(&self, label: &str) -> Result<String, Error> {
-        let ask = || -> io::Result<String> {
-            let mut file = fs::File::options().read(true).write(true).open(self.interface.join("context"))?;
-            file.write_all(label.as_bytes())?;
+    async fn canonical(&self, label: &str) -> Result<String, Error> {
+        let ask = async {
+            let path = self.interface.join("context");
+            let mut file = tokio::fs::File::options().read(true).write(true).open(path).await?;
+            file.write_all(label.as_bytes()).await?;
+            file.flush().await?;
             let mut answer = Vec::new();
-            file.take(4096).read_to_end(&mut answer)?;
+            file.take(4096).read_to_end(&mut answer).await?;
             Ok(String::from_utf8_lossy(&answer).trim_end_matches(['\0', '\n']).to_owned())
         };
-        ask().map_err(|source| Error::Unknown { label: label.to_owned(), source })
+        ask.await.map_err(|source| Error::Unknown { label: label.to_owned(), source })
     }
 
     /// The directory of the policy that is in use.
-    fn policy(&self) -> Result<PathBuf, Error> {
+    async fn policy(&self) -> Result<PathBuf, Error> {
         let path = self.policies.join("config");
         let failed = |source| Error::Policy { path: path.clone(), source };
-        let text = fs::read_to_string(&path).map_err(failed)?;
+        let text = tokio::fs::read_to_string(&path).await.map_err(failed)?;
         let kind = text.lines().find_map(|line| line.trim().strip_prefix("SELINUXTYPE="));
         let kind = kind.map(str::trim).filter(|kind| !kind.is_empty() && !kind.contains('/'));
         let kind = kind.ok_or_else(|| failed(io::Error::other("it has no SELINUXTYPE")))?;
@@ -131,17 +192,50 @@ impl Selinux {
 /// # Errors
 /// When the kernel refuses, or says something else afterwards.
 pub fn label(path: &Path, label: &str) -> Result<(), Error> {
-    let failed = |source: io::Error| Error::File { path: path.to_owned(), source };
+    let failed = |source| Error::File { path: path.to_owned(), source };
     rustix::fs::lsetxattr(path, ATTRIBUTE, label.as_bytes(), XattrFlags::empty())
         .map_err(|errno| failed(errno.into()))?;
-    let mut found = vec![0; 4096];
-    let length =
-        rustix::fs::lgetxattr(path, ATTRIBUTE, found.as_mut_slice()).map_err(|errno| failed(errno.into()))?;
-    found.truncate(length);
-    if String::from_utf8_lossy(&found).trim_end_matches('\0') == label {
+    let found = current(path).map_err(failed)?;
+    if found == label {
         return Ok(());
     }
-    Err(failed(io::Error::other(format!("it is {:?} afterwards", String::from_utf8_lossy(&found)))))
+    Err(failed(io::Error::other(format!("it is {found:?} afterwards"))))
+}
+
+/// The label of a file, of a link itself.
+fn current(path: &Path) -> io::Result<String> {
+    let mut found = vec![0; 4096];
+    let length = rustix::fs::lgetxattr(path, ATTRIBUTE, found.as_mut_slice())?;
+    found.truncate(length);
+    Ok(String::from_utf8_lossy(&found).trim_end_matches('\0').to_owned())
+}
+
+/// Labels what is in a directory, and not what links lead to or what is mounted there.
+fn label_content(directory: &Path, label: &str) -> io::Result<()> {
+    let label = CString::new(label)?;
+    for entry in fs::read_dir(directory)? {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let tree = rustix::fs::open(entry?.path(), flags, Mode::empty())?;
+        relabel(&tree, &label).map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+/// The policy's list of labels for containers.
+struct Contexts {
+    path: PathBuf,
+    text: String,
+}
+
+impl Contexts {
+    fn get(&self, key: &str) -> Option<Parts> {
+        self.text.lines().find_map(|line| value(line, key)).and_then(Parts::parse)
+    }
+
+    fn require(&self, key: &str) -> Result<Parts, Error> {
+        let missing = || io::Error::other(format!("it has no {key}"));
+        self.get(key).ok_or_else(|| Error::Policy { path: self.path.clone(), source: missing() })
+    }
 }
 
 /// `process = "system_u:system_r:container_t:s0"`.
@@ -222,25 +316,74 @@ mod tests {
         assert_eq!(Parts::parse("a:b"), None);
     }
 
-    #[test]
-    fn a_policy_without_containers_has_no_labels() {
+    #[tokio::test]
+    async fn privileged_containers_have_a_type_of_theirs_unless_one_is_asked_for() {
+        let (dir, selinux) = node(CONTEXTS);
+        // What the kernel is asked stands in the file.
+        let parts = || Parts::parse("system_u:system_r:container_t:s0").unwrap();
+        let of = async |wanted| {
+            fs::write(dir.path().join("fs/context"), "").unwrap();
+            selinux.of_process(parts(), wanted).await.unwrap();
+            fs::read_to_string(dir.path().join("fs/context")).unwrap()
+        };
+        let wanted = Wanted { level: "s0:c1,c2", is_privileged: true, ..Wanted::default() };
+        assert_eq!(of(wanted).await, "system_u:system_r:spc_t:s0");
+        assert_eq!(of(Wanted { kind: "x_t", ..wanted }).await, "system_u:system_r:x_t:s0:c1,c2");
+        assert_eq!(
+            of(Wanted { is_privileged: false, ..wanted }).await,
+            "system_u:system_r:container_t:s0:c1,c2"
+        );
+        // A policy without it.
+        fs::remove_file(dir.path().join("fs/context")).unwrap();
+        assert_eq!(selinux.of_process(parts(), wanted).await.unwrap(), None);
+    }
+
+    /// A kernel whose SELinux is off keeps these attributes for who may set any, as root, who runs all of these, may.
+    #[tokio::test]
+    async fn a_shared_directory_is_labelled_once_with_all_that_is_in_it() {
+        const SHARED: &str = "system_u:object_r:container_ro_file_t:s0";
+        let (dir, selinux) = node(&format!("ro_file = \"{SHARED}\"\n"));
+        let tree = dir.path().join("layers");
+        fs::create_dir_all(tree.join("1/etc")).unwrap();
+        fs::write(tree.join("1/etc/file"), "").unwrap();
+        let places = ["", "1", "1/etc", "1/etc/file"].map(|place| tree.join(place));
+        for place in &places {
+            label(place, "system_u:object_r:var_lib_t:s0").unwrap();
+        }
+        // A kernel that knows every label.
+        let ask = async || {
+            fs::write(dir.path().join("fs/context"), "").unwrap();
+            selinux.share(&tree).await.unwrap();
+        };
+        ask().await;
+        assert!(places.iter().all(|place| current(place).unwrap() == SHARED));
+        // Whoever made it meanwhile: it is the type that counts, and nothing in it is looked at again.
+        label(&tree, "staff_u:object_r:container_ro_file_t:s0").unwrap();
+        label(&places[3], "system_u:object_r:other_t:s0").unwrap();
+        ask().await;
+        assert_eq!(current(&places[3]).unwrap(), "system_u:object_r:other_t:s0");
+    }
+
+    #[tokio::test]
+    async fn a_policy_without_containers_has_no_labels() {
         for (text, reason) in [("", "it has no process"), ("process = \"a:b:c\"\n", "it has no file")] {
             let (_dir, selinux) = node(text);
-            let Err(Error::Policy { source, .. }) = selinux.labels(Wanted::default()) else {
+            let Err(Error::Policy { source, .. }) = selinux.labels(Wanted::default()).await else {
                 panic!("{text}")
             };
             assert_eq!(source.to_string(), reason);
         }
         let (_dir, mut selinux) = node(CONTEXTS);
         selinux.policies = "/no/such/directory".into();
-        assert!(matches!(selinux.labels(Wanted::default()), Err(Error::Policy { .. })));
+        assert!(matches!(selinux.labels(Wanted::default()).await, Err(Error::Policy { .. })));
     }
 
-    #[test]
-    fn a_label_that_the_kernel_does_not_know_is_an_error() {
+    #[tokio::test]
+    async fn a_label_that_the_kernel_does_not_know_is_an_error() {
         let (_dir, selinux) = node(CONTEXTS);
         // There is no such file, as there is no such label.
-        let error = selinux.labels(Wanted { level: "s0:c5", ..Wanted::default() }).unwrap_err();
+        let wanted = Wanted { level: "s0:c5", ..Wanted::default() };
+        let error = selinux.labels(wanted).await.unwrap_err();
         assert!(error.to_string().contains("system_u:system_r:container_t:s0:c5"), "{error}");
     }
 

@@ -36,7 +36,7 @@ impl Node {
         }
         self.check_confinement(&config).await?;
         let sysctls = sysctl::for_pod(&config, &self.settings().sysctls)?;
-        let pod = Arc::new(self.new_sandbox(config)?);
+        let pod = Arc::new(self.new_sandbox(config).await?);
         self.table.insert_pod(pod.clone())?;
         match self.bring_up(&pod, sysctls).await {
             Ok(()) => Ok(pod.id.clone()),
@@ -54,7 +54,7 @@ impl Node {
         }
     }
 
-    fn new_sandbox(&self, config: PodConfig) -> Result<Sandbox> {
+    async fn new_sandbox(&self, config: PodConfig) -> Result<Sandbox> {
         let (id, config) = (id::random()?, Arc::new(config));
         let dir = self.pod_dir(&id);
         let record = PodRecord {
@@ -67,7 +67,7 @@ impl Node {
             ips: Vec::new(),
             resized: None,
             enclosure: None,
-            selinux: self.pod_labels(&config)?,
+            selinux: self.pod_labels(&config).await?,
         };
         Ok(Sandbox::new(record, dir, self.events.clone()))
     }

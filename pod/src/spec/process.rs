@@ -60,8 +60,8 @@ pub(crate) fn build(inputs: &Inputs<'_>, args: Vec<String>, sets: Sets) -> Resul
     if let Some(profile) = &inputs.confinement.apparmor {
         process = process.apparmor_profile(profile.clone());
     }
-    if let Some(labels) = &inputs.confinement.selinux {
-        process = process.selinux_label(labels.process.clone());
+    if let Some(label) = inputs.confinement.selinux.as_ref().and_then(|labels| labels.process.as_ref()) {
+        process = process.selinux_label(label.clone());
     }
     process.build()
 }

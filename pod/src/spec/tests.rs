@@ -144,7 +144,7 @@ fn golden_everything_asked_for() {
     };
     case.confinement.apparmor = Some("corten-default".into());
     case.confinement.selinux = Some(Labels {
-        process: "system_u:system_r:container_t:s0:c1,c2".into(),
+        process: Some("system_u:system_r:container_t:s0:c1,c2".into()),
         mount: "system_u:object_r:container_file_t:s0:c1,c2".into(),
     });
     let security = &mut container.security;

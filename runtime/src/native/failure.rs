@@ -11,7 +11,7 @@ use crate::sys::clone;
 /// What the monitor is told.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
-pub(super) struct Failure {
+pub(crate) struct Failure {
     pub(super) what: String,
     /// 0 when `what` says it all.
     pub(super) errno: i32,

@@ -7,6 +7,7 @@ use rustix::fs::{FileType, Mode};
 use super::detached::{self, show};
 use super::devices::Devices;
 use super::failure::{Context, Failure};
+use super::relabel;
 use super::root::{Missing, Root};
 use super::sources::{Hierarchy, Source};
 use super::volume;
@@ -109,6 +110,9 @@ fn make(mount: &Mount) -> Result<OwnedFd, Failure> {
         }
         _ => detached::filesystem(c"cgroup2", &[], own)?,
     };
+    if let Some(label) = &mount.label {
+        relabel::top(&made, label)?;
+    }
     if let Some(propagation) = mount.attributes.propagation {
         let attributes = Attributes { propagation: Some(propagation), ..Attributes::default() };
         detached::set_attributes(&made, attributes).during(|| "set its propagation".into())?;

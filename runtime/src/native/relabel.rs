@@ -17,7 +17,7 @@ const DEPTH: usize = 512;
 pub(super) const ATTRIBUTE: &CStr = c"security.selinux";
 
 /// Labels the file or directory behind the descriptor, and all that is in it. File systems without labels are fine.
-pub(super) fn relabel(tree: impl AsFd, label: &CStr) -> Result<(), Failure> {
+pub(crate) fn relabel(tree: impl AsFd, label: &CStr) -> Result<(), Failure> {
     let what = || format!("label with {}", show(label));
     match set(&tree, label) {
         Err(Errno::OPNOTSUPP) => return Ok(()),
@@ -28,6 +28,17 @@ pub(super) fn relabel(tree: impl AsFd, label: &CStr) -> Result<(), Failure> {
         return Err(Failure::new(format!("{}: the label is another one afterwards", what())));
     }
     if kind(&tree).during(what)? == FileType::Directory { below(&tree, label, DEPTH) } else { Ok(()) }
+}
+
+/// Labels the directory behind the descriptor alone, without asking any `/proc`.
+pub(super) fn top(tree: impl AsFd, label: &CStr) -> Result<(), Failure> {
+    let what = || format!("label with {}", show(label));
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::openat(tree, c".", flags, Mode::empty()).during(what)?;
+    match rustix::fs::fsetxattr(&directory, ATTRIBUTE, label.to_bytes(), XattrFlags::empty()) {
+        Err(Errno::OPNOTSUPP) => Ok(()),
+        result => result.during(what),
+    }
 }
 
 fn below(directory: impl AsFd, label: &CStr, depth: usize) -> Result<(), Failure> {
@@ -124,6 +135,17 @@ mod tests {
         let file = rustix::fs::open(&outside, flags, Mode::empty()).unwrap();
         relabel(&file, LABEL).unwrap();
         assert_eq!(label_of(&outside).as_deref(), Some(LABEL.to_bytes()));
+    }
+
+    #[test]
+    fn the_top_is_labelled_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), "x").unwrap();
+        let tree = rustix::fs::open(dir.path(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let before = label_of(&dir.path().join("file"));
+        top(&tree, LABEL).unwrap();
+        assert_eq!(label_of(dir.path()).as_deref(), Some(LABEL.to_bytes()));
+        assert_eq!(label_of(&dir.path().join("file")), before);
     }
 
     #[test]

@@ -83,8 +83,9 @@ fn one(index: usize, mount: &SpecMount, users: Option<IdMap>) -> Result<Mount, E
 /// Labels the file systems that are the container's own; those of the kernel have labels of their own.
 pub(super) fn label(mounts: &mut [Mount], label: Option<&CString>) {
     for mount in mounts {
-        let is_volume = matches!(mount.kind, Kind::Volume { .. });
-        mount.label = label.filter(|_| is_volume || mount.label.is_some()).cloned();
+        let is_own =
+            matches!(mount.kind, Kind::Volume { .. } | Kind::Filesystem { name: FilesystemName::Mqueue, .. });
+        mount.label = label.filter(|_| is_own || mount.label.is_some()).cloned();
         let Some(label) = label else { continue };
         match &mut mount.kind {
             Kind::Devices { data }

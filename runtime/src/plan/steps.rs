@@ -88,7 +88,7 @@ pub(crate) struct Mount {
     pub(crate) target: CString,
     pub(crate) kind: Kind,
     pub(crate) attributes: Attributes,
-    /// SELinux' context that the files of a bind or a volume are given.
+    /// SELinux' context that the files of a bind or a volume are given, and the top of message queues.
     pub(crate) label: Option<CString>,
 }
 
