@@ -18,8 +18,14 @@ guest_unfit=(
   --skip functional::sandboxed
 )
 
-# The guest's kernel, see hack/vm.
-guest_kernel=(--kernel "${CORTEN_TEST_KERNEL:-stock}")
+# What runs in a guest with SELinux in the place of AppArmor: what is labelled, and what a container may see of it.
+guest_labelled=(security::selinux functional::containers functional::exec functional::processes functional::pods
+  functional::network functional::image_volumes
+  # Pause is a process of the daemon's, of which a container sees nothing.
+  --skip functional::pods::containers_have_process_namespaces)
+
+# Which guest it is, see hack/vm.
+guest_kind=(--kernel "${CORTEN_TEST_KERNEL:-stock}")
 
 # How many times as long as usual things may take there.
 guest_slowness=${CORTEN_TEST_SLOWNESS:-10}
@@ -30,7 +36,7 @@ guest_make() {
   mkdir -p "$guest/bin"
   title 'the guest'
   # One that was made has booted.
-  if ! hack/vm "${guest_kernel[@]}" --made 2>&1 | tee "$guest/log"; then
+  if ! hack/vm "${guest_kind[@]}" --made 2>&1 | tee "$guest/log"; then
     skip 'tests in the guest' "it cannot be had: $(tail -n 1 "$guest/log")"
     return 1
   fi
@@ -82,7 +88,7 @@ in_guest() {
   local name=$1 script=$2; shift 2
   rm -f "$guest/skipped"
   local seconds=${guest_seconds:-360}
-  tests "in the guest: $name" hack/vm "${guest_kernel[@]}" --timeout $((seconds * guest_slowness)) "${guest_copies[@]}" \
+  tests "in the guest: $name" hack/vm "${guest_kind[@]}" --timeout $((seconds * guest_slowness)) "${guest_copies[@]}" \
     --get "/root/skipped:$guest/skipped" -- env CORTEN_BIN=/usr/local/bin/corten \
     CORTEN_TEST_SKIPPED=/root/skipped "CORTEN_TEST_SLOWNESS=$guest_slowness" \
     ${CORTEN_TEST_ROUNDS:+"CORTEN_TEST_ROUNDS=$CORTEN_TEST_ROUNDS"} bash "/root/vm/$script.sh" "$@"
@@ -116,12 +122,12 @@ guest_some() {
 # guest_script SCRIPT [ARG]...: tests of tests/vm. With options of hack/vm in guest_options.
 guest_script() {
   local seconds=${guest_seconds:-120}
-  tests "in the guest: $1" hack/vm "${guest_kernel[@]}" --timeout $((seconds * guest_slowness)) \
+  tests "in the guest: $1" hack/vm "${guest_kind[@]}" --timeout $((seconds * guest_slowness)) \
     "${guest_scripts[@]}" ${guest_options[@]+"${guest_options[@]}"} -- bash "/root/vm/$1.sh" "${@:2}"
 }
 
 # What of tests/vm runs, each with a guest of its own and the package.
-guest_scripted=(package slices clock reboot cut critest)
+guest_scripted=(package slices clock reboot cut selinux critest)
 deb=/root/package/corten.deb archive=/root/package/image.tar
 
 script_package() { guest_script package $deb /root/package/next.deb $archive; }
@@ -148,11 +154,21 @@ script_cut() {
   rm -f "$guest/disk"
 }
 
-# Kubernetes' own tests of a CRI runtime, where CRITEST names their program.
-script_critest() {
-  [ -n "${CRITEST:-}" ] || { skip 'critest in the guest' 'CRITEST names no program of it'; return; }
+# In a guest of its own.
+script_selinux() {
+  local guest_kind=("${guest_kind[@]}" --selinux)
+  hack/vm "${guest_kind[@]}" --made 2>&1 | tee "$guest/log" || { skip 'SELinux' "$(tail -n 1 "$guest/log")"; return; }
+  in_guest 'containers with labels' e2e "${guest_labelled[@]}"
+  guest_critest --ginkgo.focus=SELinux
+}
+
+script_critest() { guest_critest; }
+
+# guest_critest [OPTION]...: Kubernetes' own tests of a CRI runtime, where CRITEST names their program.
+guest_critest() {
+  [ -n "${CRITEST:-}" ] || { skip "critest in the guest $*" 'CRITEST names no program of it'; return; }
   local guest_options=(--copy "$CRITEST:/usr/local/bin/critest" "${guest_pulls[@]}") guest_seconds=600
-  guest_script critest /usr/local/bin/critest "$here/target/images" $deb
+  guest_script critest /usr/local/bin/critest "$here/target/images" $deb "$@"
 }
 
 guest_all() {

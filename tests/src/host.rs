@@ -83,12 +83,17 @@ pub fn has_apparmor() -> bool {
     fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y'))
 }
 
+/// Whether the kernel labels with SELinux and a policy is loaded.
+pub fn has_selinux() -> bool {
+    Path::new("/sys/fs/selinux/enforce").exists()
+}
+
 /// Whether a container's init ends with its monitor when there is no daemon that would end it.
 ///
 /// It does by its parent-death signal, which the kernel forgets when an exec changes the security label
 /// (prctl(2), `PR_SET_PDEATHSIG`). Where it does not, the next daemon ends it.
 pub fn ends_with_monitor() -> bool {
-    !has_apparmor() || !handler().is_empty()
+    !(has_apparmor() || has_selinux()) || !handler().is_empty()
 }
 
 /// One line of /proc/PID/status, without its name.

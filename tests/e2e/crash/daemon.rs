@@ -43,7 +43,7 @@ fn an_exit_while_no_daemon_runs_is_recorded_with_its_time() {
         let container = pod
             .container()
             .sh("while [ ! -e /go/now ]; do usleep 10000; done; exit 23")
-            .mount(&go.display().to_string(), "/go", |_| {})
+            .mount(&go.display().to_string(), "/go", |mount| mount.selinux_relabel = true)
             .start()
             .await?;
         let record = kubelet.node().state().join("pods").join(&pod.id).join("exit").join(&container.id);

@@ -12,5 +12,6 @@ mod paths;
 mod privileges;
 mod races;
 mod seccomp;
+mod selinux;
 mod trace;
 mod users;
