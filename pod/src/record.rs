@@ -154,8 +154,10 @@ impl Records {
     pub(crate) fn load_all(&self) -> Result<Loaded> {
         let mut loaded = Loaded::default();
         for pod_dir in entries(&self.root)? {
-            // A daemon was killed before it had written anything of a new pod.
-            if fs::remove_dir(&pod_dir).is_ok() {
+            // A daemon was killed before it had written a new pod's record, or amid a removed pod's end.
+            if let Ok(false) = fs::exists(pod_dir.join("pod.json")) {
+                let removed = fs::remove_dir_all(&pod_dir).map_err(Error::file("remove", &pod_dir));
+                loaded.unreadable.extend(removed.err());
                 continue;
             }
             match load_pod(&pod_dir, &mut loaded.unreadable) {
@@ -249,4 +251,28 @@ fn absent_is_fine(
 pub(crate) fn boot_id() -> Result<String> {
     let path = Path::new("/proc/sys/kernel/random/boot_id");
     Ok(fs::read_to_string(path).map_err(Error::file("read", path))?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_daemon_left_half_written_or_half_removed_is_gone_at_the_next_start() {
+        let data = tempfile::tempdir().unwrap();
+        let records = Records::open(data.path()).unwrap();
+        let pods = data.path().join("pods");
+        fs::create_dir(pods.join("made")).unwrap();
+        for (id, left) in [("written", "pod.new"), ("removed", "c1.spec")] {
+            fs::create_dir(pods.join(id)).unwrap();
+            fs::write(pods.join(id).join(left), "{").unwrap();
+        }
+        // What was whole once and cannot be read is somebody's, and is told.
+        fs::create_dir(pods.join("damaged")).unwrap();
+        fs::write(pods.join("damaged/pod.json"), "{").unwrap();
+        let loaded = records.load_all().unwrap();
+        assert!(loaded.pods.is_empty());
+        assert_eq!(loaded.unreadable.len(), 1, "{:?}", loaded.unreadable);
+        assert_eq!(entries(&pods).unwrap(), [pods.join("damaged")]);
+    }
 }
