@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context, ensure};
 use corten_tests::streaming::session::{STDOUT, Session, Wanted, attach_url, exec_url};
 use corten_tests::streaming::{Link, Transport, status};
-use corten_tests::{Result, Setup, eventually, on_node, on_own_node};
+use corten_tests::{Kubelet, Result, Setup, eventually, on_node, on_own_node};
 use k8s_cri::v1 as wire;
 use sha2::{Digest, Sha256};
 use tonic::Code;
@@ -106,18 +106,23 @@ fn a_terminal_has_the_size_that_the_client_says() {
     });
 }
 
+/// How many sockets, pipes and terminals the daemon has open. Files of control groups stay open once they are read.
+fn open_ends(kubelet: &Kubelet) -> Result<usize> {
+    let files = fs::read_dir(format!("/proc/{}/fd", kubelet.node().daemon_pid()?))?;
+    let is_end = |to: &str| ["socket:", "pipe:", "/dev/pt"].iter().any(|kind| to.starts_with(kind));
+    Ok(files
+        .flatten()
+        .filter(|file| fs::read_link(file.path()).is_ok_and(|to| is_end(&to.to_string_lossy())))
+        .count())
+}
+
 #[test]
 fn a_client_that_leaves_takes_its_session_with_it() {
     on_node(async |kubelet| {
         let pod = kubelet.pod().run().await?;
         let container = pod.container().start().await?;
         let count = "ps -o args | grep -c '[s]leep 7654'; true";
-        let descriptors = || -> Result<usize> {
-            if !kubelet.node().is_own() {
-                return Ok(0);
-            }
-            Ok(fs::read_dir(format!("/proc/{}/fd", kubelet.node().daemon_pid()?))?.count())
-        };
+        let descriptors = || if kubelet.node().is_own() { open_ends(kubelet) } else { Ok(0) };
         // The first of a kind may open what stays.
         run(Transport::Spdy, &container, "true").await?;
         let before = descriptors()?;
@@ -167,18 +172,10 @@ fn a_client_that_leaves_with_its_input_unread_takes_its_session_with_it() {
             };
             let full: Result<Result, _> = tokio::time::timeout(std::time::Duration::from_secs(1), full).await;
             assert!(full.is_err(), "{transport:?}: the daemon takes without end");
-            let sockets = || -> Result<usize> {
-                let files = fs::read_dir(format!("/proc/{}/fd", kubelet.node().daemon_pid()?))?;
-                Ok(files
-                    .flatten()
-                    .filter(|file| {
-                        fs::read_link(file.path()).is_ok_and(|to| to.to_string_lossy().starts_with("socket"))
-                    })
-                    .count())
-            };
-            let before = sockets()?;
+            let before = open_ends(kubelet)?;
             drop(session);
-            eventually("the daemon has closed it", async || Ok((sockets()? < before).then_some(()))).await?;
+            eventually("the daemon has closed it", async || Ok((open_ends(kubelet)? < before).then_some(())))
+                .await?;
         }
         Ok(())
     });
