@@ -90,8 +90,8 @@ impl Node {
             let labels = labels(selinux, &options, is_privileged).await?;
             // The level of an ended pod may come again: nothing of it is left.
             let is_taken = || {
-                let others = self.table.pods().into_iter().filter_map(|pod| pod.labels());
-                others.into_iter().any(|other| other.mount == labels.mount)
+                let pods = self.table.pods();
+                pods.iter().filter_map(|pod| pod.labels()).any(|other| other.mount == labels.mount)
             };
             if is_given || !is_taken() {
                 return Ok(Some(labels));
