@@ -6,7 +6,7 @@ use std::process::Command;
 
 use runtime::{Error, Event, IdMap, Launched, NamespaceMode, Network};
 
-use crate::fixture::{children, node, until_gone};
+use crate::fixture::{children, node, until, until_gone};
 
 fn status(pid: i32, field: &str) -> String {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -102,16 +102,20 @@ async fn the_namespaces_of_a_pod_belong_to_its_user_namespace() {
     let (stdout, stderr) =
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert!(stdout.starts_with("pod\n0\t999\n1\n") && stdout.ends_with("\n0:0\n"), "{stdout}{stderr}");
+    let pid = monitor.pid();
     monitor.end().await.unwrap();
+    until_gone(pid).await;
 }
 
 #[tokio::test]
 async fn ids_that_the_kernel_refuses_end_the_launch() {
     let node = node();
     let mut sandbox = node.sandbox();
+    let id = sandbox.id.clone();
     sandbox.users = Some(IdMap { host: u32::MAX - 1, length: 10 });
     let Err(Error::Sandbox { source, .. }) = node.runtime.launch(sandbox).await else { panic!("it runs") };
     assert!(source.to_string().starts_with("make the user namespace"), "{source}");
+    nothing_is_left(&id).await;
 }
 
 #[tokio::test]
@@ -179,19 +183,23 @@ async fn a_pod_of_the_node_shares_what_it_is_told_to() {
 #[tokio::test]
 async fn a_sysctl_that_cannot_be_set_is_named_and_nothing_is_left() {
     let node = node();
-    let before = children(std::process::id().cast_signed());
     let mut sandbox = node.sandbox();
+    let id = sandbox.id.clone();
     sandbox.sysctls = vec![("kernel.no_such_thing".into(), "7".into())];
     let error = node.launch(sandbox).await.err().unwrap();
     let Error::Sandbox { source, .. } = &error else { panic!("{error:?}") };
     assert!(source.to_string().starts_with("set sysctl kernel.no_such_thing to \"7\": "), "{source}");
-    for child in children(std::process::id().cast_signed()).difference(&before) {
-        // Other tests launch monitors, too; ours is in nobody's hands.
+    nothing_is_left(&id).await;
+}
+
+/// Waits until nothing of a pod that could not be launched is left: neither its monitor nor a child without a command
+/// line, which is one that has ended and is not reaped. Other tests launch monitors, too.
+async fn nothing_is_left(pod: &str) {
+    let is_other = |child: &i32| {
         let arguments = fs::read_to_string(format!("/proc/{child}/cmdline")).unwrap_or_default();
-        if arguments.is_empty() {
-            until_gone(*child).await;
-        }
-    }
+        !arguments.is_empty() && !arguments.contains(pod)
+    };
+    until(|| children(std::process::id().cast_signed()).iter().all(is_other)).await;
 }
 
 #[tokio::test]
