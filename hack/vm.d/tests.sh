@@ -20,9 +20,7 @@ guest_unfit=(
 
 # What runs in a guest with SELinux in the place of AppArmor: what is labelled, and what a container may see of it.
 guest_labelled=(security::selinux functional::containers functional::exec functional::processes functional::pods
-  functional::network functional::image_volumes
-  # Pause is a process of the daemon's, of which a container sees nothing.
-  --skip functional::pods::containers_have_process_namespaces)
+  functional::network functional::image_volumes crash::monitor)
 
 # Which guest it is, see hack/vm.
 guest_kind=(--kernel "${CORTEN_TEST_KERNEL:-stock}")

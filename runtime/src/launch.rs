@@ -142,6 +142,7 @@ impl Runtime {
             pid: sandbox.pid,
             sysctls: sandbox.sysctls,
             users: sandbox.users,
+            labels: sandbox.labels,
         });
         let mut fds = vec![self.inner.pause.as_fd()];
         if let Network::Made(network) = &sandbox.network {

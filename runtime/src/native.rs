@@ -27,7 +27,7 @@ mod failure;
 pub(crate) mod home;
 mod identity;
 mod joined;
-mod labels;
+pub(crate) mod labels;
 pub(crate) mod link;
 mod mounts;
 pub(crate) mod overlay;

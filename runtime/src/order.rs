@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup;
+use crate::selinux::Labels;
 
 /// Whose namespace the pod's containers are in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +58,8 @@ pub struct Sandbox {
     pub pid: NamespaceMode,
     /// Kernel parameters to be set in these namespaces, names with dots or slashes.
     pub sysctls: Vec<(String, String)>,
+    /// Pause has them as well: it is PID 1 of a PID namespace that containers share.
+    pub labels: Option<Labels>,
 }
 
 /// Which PID namespace a container is in.

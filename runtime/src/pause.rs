@@ -5,25 +5,27 @@
 //! namespace that containers can look into. What they may reach through it is nothing: its root is an empty
 //! directory, it is nobody without a capability, and its program cannot be read, which forbids ptrace(2) and
 //! all that asks the same questions. SIGCHLD is ignored, so that the kernel reaps the orphans that it inherits.
+//! Where SELinux is on, it has the label of the pod's processes, so that containers see what their PID 1 is.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::fcntl::AtFlags;
-use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::fs::{Gid, Mode, Uid};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags,
-};
 use rustix::process::Signal;
 use rustix::thread::{CapabilitySet, CapabilitySets, LinkNameSpaceType};
 
 use crate::monitor::wire::SandboxOrder;
+use crate::native::labels::Gate;
 use crate::native::link::{self, FailureKind, FromStage, ToStage};
+use crate::plan::steps::Labels;
 use crate::sys::{clone, signal};
-use crate::{Failure, NamespaceMode, seal};
+use crate::{Failure, NamespaceMode, seal, selinux};
 
 mod elf;
+mod root;
 mod sysctl;
 
 /// Who pause is: an id that no container is expected to have.
@@ -40,12 +42,12 @@ pub(crate) struct Stage {
 
 /// The pause program, sealed. Anyone may execute it and nobody read it.
 pub(crate) fn program() -> io::Result<OwnedFd> {
-    seal::executable("pause", &mut elf::PROGRAM.as_slice(), Mode::XUSR | Mode::XGRP | Mode::XOTH)
+    seal::executable("pause", &mut elf::CHILD.as_slice(), Mode::XUSR | Mode::XGRP | Mode::XOTH)
 }
 
-/// The program as a file.
+/// The program as a file, for other runtimes.
 pub(crate) fn file() -> &'static [u8] {
-    &elf::PROGRAM
+    &elf::ORPHAN
 }
 
 /// The namespaces that the stage is to be cloned into.
@@ -104,8 +106,12 @@ fn become_pause(stage: &Stage) -> Result<std::convert::Infallible, Failure> {
     } else {
         sysctl::apply(&order.sysctls)?;
     }
-    empty_root().map_err(failed("make an empty root directory"))?;
+    let own_program = enter_root(order.labels.as_ref())?;
     signal::ignore(libc::SIGCHLD).map_err(|error| Failure::io("ignore SIGCHLD", &error))?;
+    if own_program.is_none() {
+        // A label counts as a privilege that is new; and pause executes nothing after it.
+        rustix::thread::set_no_new_privs(true).map_err(failed("forbid new privileges"))?;
+    }
     drop_privileges().map_err(failed("give up privileges"))?;
     // Changing the user has cleared it.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
@@ -115,7 +121,7 @@ fn become_pause(stage: &Stage) -> Result<std::convert::Infallible, Failure> {
         return Err(failed("go on without a monitor")(Errno::OWNERDEAD));
     }
     nix::unistd::execveat(
-        &stage.program,
+        own_program.as_ref().unwrap_or(&stage.program),
         c"",
         &[c"/pause"],
         &[] as &[&std::ffi::CStr],
@@ -143,31 +149,31 @@ fn become_own_root() -> Result<(), Errno> {
     rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)
 }
 
-/// Leaves the host's tree, of which the new mount namespace has a copy, for an empty one.
-fn empty_root() -> Result<(), Errno> {
-    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-    let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    rustix::mount::fsconfig_set_string(context.as_fd(), "size", "4k")?;
-    rustix::mount::fsconfig_set_string(context.as_fd(), "nr_inodes", "1")?;
-    rustix::mount::fsconfig_set_string(context.as_fd(), "mode", "555")?;
-    rustix::mount::fsconfig_create(context.as_fd())?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
-        | MountAttrFlags::MOUNT_ATTR_NOSUID
-        | MountAttrFlags::MOUNT_ATTR_NODEV
-        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let root = rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
-    // A directory that is always there; nobody else sees what is mounted on it here.
-    let place = rustix::fs::open("/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    rustix::mount::move_mount(root.as_fd(), "", place.as_fd(), "", flags)?;
-    rustix::process::fchdir(root)?;
-    rustix::process::pivot_root(".", ".")?;
-    rustix::mount::unmount(".", UnmountFlags::DETACH)?;
-    rustix::process::chdir("/")
+/// Leaves the host's tree for an empty one.
+///
+/// With a label of processes, the next execve(2) puts it on, and is to be of the file that is returned: a policy says
+/// by which files a process may come to a label, and those of the pod are among them.
+fn enter_root(labels: Option<&selinux::Labels>) -> Result<Option<OwnedFd>, Failure> {
+    let label = labels.and_then(|labels| labels.process.as_deref());
+    let root =
+        root::make(labels.map(|labels| labels.mount.as_str())).map_err(failed("make a root directory"))?;
+    let program = label.map(|_| root::place(&root, &elf::CHILD)).transpose();
+    let program = program.map_err(|error| Failure::io("place pause in its root directory", &error))?;
+    if let Some(label) = label {
+        label_next(label)?;
+    }
+    root::enter(root, program.is_some())
+        .map_err(|error| Failure::io("enter an empty root directory", &error))?;
+    Ok(program)
+}
+
+fn label_next(label: &str) -> Result<(), Failure> {
+    let label = CString::new(label).map_err(|error| Failure::setup(error.to_string(), libc::EINVAL))?;
+    let labels = Labels { apparmor: None, selinux: Some(label) };
+    Ok(Gate::of_node()?.set(&labels)?)
 }
 
 fn drop_privileges() -> Result<(), Errno> {
-    rustix::thread::set_no_new_privs(true)?;
     rustix::thread::set_thread_groups(&[])?;
     let (gid, uid) = (Gid::from_raw(NOBODY), Uid::from_raw(NOBODY));
     // A user namespace, the pod's or the daemon's, may have no such id; then pause is a root that can do nothing.
@@ -185,4 +191,63 @@ fn drop_privileges() -> Result<(), Errno> {
 
 fn failed(what: impl Into<String>) -> impl FnOnce(Errno) -> Failure {
     move |errno| Failure::setup(what, errno.raw_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::{thread, time};
+
+    use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus};
+
+    use super::*;
+
+    const POLL: time::Duration = time::Duration::from_millis(1);
+
+    /// Has a thread start the program, with nothing seen to before; returns when the program has run its first
+    /// instructions and the thread is gone.
+    fn start(program: OwnedFd) -> OwnedFd {
+        let starting = thread::spawn(move || {
+            let program =
+                clone::Program { file: program.as_fd(), arguments: &[c"/pause"], fds: &[], namespaces: 0 };
+            let (pid, pidfd) = clone::spawn(&program, None, &mut vec![0; 64 << 10]).unwrap();
+            while !ignores_sigchld(pid) {
+                thread::sleep(POLL);
+            }
+            (pidfd, rustix::thread::gettid())
+        });
+        let (pidfd, starter) = starting.join().unwrap();
+        // It can be joined a little before it is gone, which is when children hear of it.
+        while Path::new("/proc/self/task").join(starter.to_string()).exists() {
+            thread::sleep(POLL);
+        }
+        pidfd
+    }
+
+    fn ignores_sigchld(pid: i32) -> bool {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:\t")).unwrap();
+        u64::from_str_radix(mask, 16).unwrap() & (1 << (libc::SIGCHLD - 1)) != 0
+    }
+
+    fn end(pidfd: &OwnedFd, options: WaitIdOptions) -> Option<WaitIdStatus> {
+        rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | options).unwrap()
+    }
+
+    /// Also when what the stage did for it was undone.
+    #[test]
+    fn pause_dies_with_who_started_it() {
+        let status = end(&start(program().unwrap()), WaitIdOptions::empty()).unwrap();
+        assert_eq!(status.terminating_signal(), Some(libc::SIGKILL));
+    }
+
+    /// Of another runtime that may be a thread, which ends at any time.
+    #[test]
+    fn the_file_for_other_runtimes_outlives_who_started_it() {
+        let pause = start(seal::executable("pause", &mut file(), Mode::XUSR).unwrap());
+        assert!(end(&pause, WaitIdOptions::NOHANG).is_none());
+        rustix::process::pidfd_send_signal(&pause, Signal::KILL).unwrap();
+        end(&pause, WaitIdOptions::empty());
+    }
 }

@@ -157,6 +157,7 @@ impl Node {
             ipc: mode(namespaces.ipc == PodOrNode::Pod),
             pid: mode(namespaces.pid == PidMode::Pod),
             sysctls,
+            labels: pod.labels(),
         };
         self.runtime.launch(sandbox).await.map_err(Error::runtime("start", "pod", &pod.id))
     }

@@ -19,6 +19,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::selinux::Labels;
 use crate::{
     Detachment, ExecExit, Executor, Exit, Failure, IdMap, NamespaceMode, PidNamespace, Report, Stdin,
 };
@@ -74,6 +75,7 @@ pub(crate) struct SandboxOrder {
     pub(crate) sysctls: Vec<(String, String)>,
     /// With it, no network namespace comes along: one is made.
     pub(crate) users: Option<IdMap>,
+    pub(crate) labels: Option<Labels>,
 }
 
 /// See [`crate::ContainerOrder`].

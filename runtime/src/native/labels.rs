@@ -24,7 +24,7 @@ const LABEL_BYTES: usize = 4096;
 
 /// A procfs of the stage's own; none when there is nothing to put on.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(crate) struct Gate {
     proc: Option<OwnedFd>,
 }
 
@@ -39,8 +39,15 @@ impl Gate {
         detached::filesystem(c"proc", &subset, hidden).map(|proc| Self { proc: Some(proc) })
     }
 
+    /// The node's procfs, for who has come into no tree but the node's.
+    pub(crate) fn of_node() -> Result<Self, Failure> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let proc = rustix::fs::open(c"/proc", flags, Mode::empty()).during(|| "open /proc".into())?;
+        Ok(Self { proc: Some(proc) })
+    }
+
     /// Names what the next execve(2) of the calling process puts on.
-    pub(super) fn set(&self, labels: &Labels) -> Result<(), Failure> {
+    pub(crate) fn set(&self, labels: &Labels) -> Result<(), Failure> {
         if let Some(profile) = &labels.apparmor {
             let what = || format!("apply the AppArmor profile {profile:?}");
             let word = [b"exec ", profile.as_bytes()].concat();

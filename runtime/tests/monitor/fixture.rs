@@ -89,6 +89,7 @@ impl Node {
             ipc: NamespaceMode::Pod,
             pid: NamespaceMode::Node,
             sysctls: Vec::new(),
+            labels: None,
         }
     }
 

@@ -21,13 +21,18 @@ fn a_pod_ends_with_its_monitor_and_is_reported() {
         let other_pod = kubelet.pod().run().await?;
         let other = other_pod.container().start().await?;
         let pid = container.pid().await?;
-        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+        let monitor = monitor(&container).await?;
+        // Pause and the container are the monitor's.
+        let children = [monitor.as_raw(), pid].map(|pid| format!("/proc/{pid}/task/{pid}/children"));
+        let children =
+            children.map(std::fs::read_to_string).into_iter().collect::<std::io::Result<String>>()?;
+        assert_eq!(children.split_whitespace().count(), 3, "{children}");
         let began = Instant::now();
-        kill(monitor(&container).await?, Signal::SIGKILL)?;
+        kill(monitor, Signal::SIGKILL)?;
         let status = container.exited().await?;
         assert!(began.elapsed() < Duration::from_secs(5) * slowness(), "{:?}", began.elapsed());
         assert_eq!((status.exit_code, status.reason.as_str()), (255, "Unknown"));
-        for process in children.split_whitespace().map(str::parse).chain([Ok(pid)]) {
+        for process in children.split_whitespace().map(str::parse) {
             let process = process?;
             eventually(
                 "every process of the pod ends",

@@ -5,13 +5,17 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use corten_tests::{Container, Kubelet, Result, Setup, host, on_node, on_own_node, skip};
+use corten_tests::{Container, Kubelet, Result, Setup, eventually, host, on_node, on_own_node, skip};
 use k8s_cri::v1 as wire;
+
+use super::users::{on_mapped, own};
+
+const OFF: &str = "this kernel has no SELinux on";
 
 fn on_selinux(test: impl AsyncFnOnce(&Kubelet) -> Result) {
     on_node(async |kubelet| {
         if !host::has_selinux() {
-            return skip("this kernel has no SELinux on");
+            return skip(OFF);
         }
         test(kubelet).await
     });
@@ -179,6 +183,51 @@ fn the_nodes_own_places_are_not_relabelled() {
 }
 
 #[test]
+fn process_1_of_shared_processes_is_of_the_pod_and_reaps() {
+    on_selinux(async |kubelet| {
+        let pod =
+            kubelet.pod().namespaces(|options| options.pid = wire::NamespaceMode::Pod.into()).run().await?;
+        let container = pod.container().start().await?;
+        let label = of(&container).await?;
+        assert_eq!(container.sh("cat /proc/1/attr/current").await?.trim_end_matches('\0'), label);
+        let files = of_root(&container).await?;
+        let mounts = container.sh("cat /proc/1/mountinfo").await?;
+        ensure!(mounts.contains(&format!("context=\"{files}\"")), "{mounts}");
+        // Nothing is in its reach that a container could change or read.
+        let refused = container.exec(["sh", "-c", "cat /proc/1/root/pause || echo > /proc/1/root/x"]).await?;
+        assert_ne!(refused.code, 0, "{refused:?}");
+        container.sh("(sleep 0 &)").await?;
+        eventually("the orphan is reaped", async || {
+            let output = container.sh("grep -l '^State:.Z' /proc/[0-9]*/status || true").await?;
+            Ok(output.is_empty().then_some(()))
+        })
+        .await
+    });
+}
+
+#[test]
+fn a_pod_with_a_user_namespace_has_labels_too() {
+    on_mapped(async |kubelet| {
+        if !host::has_selinux() {
+            return skip(OFF);
+        }
+        for pid in [wire::NamespaceMode::Container, wire::NamespaceMode::Pod] {
+            let namespaces = |options: &mut wire::NamespaceOption| {
+                own(options);
+                options.pid = pid.into();
+            };
+            let pod = kubelet.pod().namespaces(namespaces).run().await?;
+            let container = pod.container().start().await?;
+            let label = of(&container).await?;
+            assert_eq!(parts(&label)?[2], "container_t");
+            assert_eq!(container.sh("cat /proc/1/attr/current").await?.trim_end_matches('\0'), label);
+            container.sh("echo x > /root-file && cat /etc/hosts > /dev/null").await?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn what_is_asked_for_is_put_on() {
     on_selinux(async |kubelet| {
         let pod = kubelet.pod().run().await?;
@@ -251,7 +300,7 @@ fn who_is_not_kept_apart_from_the_node_has_the_type_for_that_and_its_files_the_l
 fn labels_are_the_same_for_a_new_daemon() {
     on_own_node(&Setup::default(), async |kubelet| {
         if !host::has_selinux() {
-            return skip("this kernel has no SELinux on");
+            return skip(OFF);
         }
         let pod = kubelet.pod().run().await?;
         let before = pod.container().start().await?;
