@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::*;
+use crate::registry::Patience;
 use crate::registry::tests::server::{Content, Reply, Request, Server};
 use crate::registry::tests::{patience, registries};
 use crate::{Digest, Images, Unpacker};
@@ -45,13 +46,21 @@ impl Node {
 
     /// A node with further settings; their files go into the directory.
     async fn with(registries_conf: &str, change: impl FnOnce(&std::path::Path, &mut crate::Config)) -> Self {
+        Self::with_patience(patience(), registries_conf, change).await
+    }
+
+    async fn with_patience(
+        patience: Patience,
+        registries_conf: &str,
+        change: impl FnOnce(&std::path::Path, &mut crate::Config),
+    ) -> Self {
         let (config_dir, mut config) = registries(registries_conf);
         change(config_dir.path(), &mut config);
         let dir = tempfile::tempdir().unwrap();
         let args = ["--exact", UNPACK, "--nocapture", "--quiet"].map(Into::into).to_vec();
         let unpacker = Unpacker { program: std::env::current_exe().unwrap(), args };
         let store = Store::open(dir.path(), unpacker, &[]).await.unwrap();
-        let puller = Arc::new(Puller::open(&config, patience(), store.clone()).unwrap());
+        let puller = Arc::new(Puller::open(&config, patience, store.clone()).unwrap());
         let empty = directories(dir.path()).len();
         Self { images: Images { store, puller }, dir, empty, config, _config_dir: config_dir }
     }
