@@ -238,6 +238,9 @@ fn cannot_make(source: cgroup::Error) -> Error {
 fn has_vanished(error: &Error) -> bool {
     let mut cause: Option<&dyn std::error::Error> = Some(error);
     while let Some(error) = cause {
+        if let Some(cgroup::Error::NotFound { .. }) = error.downcast_ref() {
+            return true;
+        }
         if let Some(error) = error.downcast_ref::<io::Error>() {
             return error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV);
         }

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use runtime::{Error, Event, IdMap, Launched, NamespaceMode, Network};
 
-use crate::fixture::{children, node, until, until_gone};
+use crate::fixture::{children, node, open, until, until_gone};
 
 fn status(pid: i32, field: &str) -> String {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -223,4 +223,16 @@ async fn the_cgroup_of_the_monitors_goes_with_the_last() {
     // Other tests may have monitors in it; what counts is that it is no error.
     node.runtime.close().unwrap();
     assert!(matches!(node.runtime.launch(node.sandbox()).await, Err(Error::Spawn { .. })));
+}
+
+/// Each takes the empty cgroup with it when it leaves, also from under one that has just made sure of it.
+#[tokio::test]
+async fn daemons_that_come_and_go_at_once_find_the_cgroup_of_the_monitors() {
+    let come_and_go = || {
+        let dir = tempfile::tempdir().unwrap();
+        for _ in 0..50 {
+            open(dir.path()).close().unwrap();
+        }
+    };
+    std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(come_and_go))));
 }
