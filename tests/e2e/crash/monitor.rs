@@ -24,7 +24,7 @@ fn a_pod_ends_with_its_monitor_and_is_reported() {
         let monitor = monitor(&container).await?;
         let children = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
         let of_the_monitor = children(monitor.as_raw())?;
-        // Another runtime may be about to end.
+        // A container of another runtime has its driver beside it.
         assert!(of_the_monitor.split_whitespace().count() > 1, "pause and the container: {of_the_monitor}");
         let children = of_the_monitor + &children(pid)?;
         let began = Instant::now();
