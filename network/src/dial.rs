@@ -105,26 +105,27 @@ mod tests {
     async fn the_first_address_that_answers_is_taken() {
         let listener = TcpListener::bind("127.0.0.2:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        greet(listener, "there");
         let addresses = ["127.0.0.3", "127.0.0.2"].map(|text| text.parse().unwrap());
+        assert!(matches!(dial_address(&addresses[..1], port).await, Err(Error::DialAddress { .. })));
+        assert!(matches!(dial_address(&[], port).await, Err(Error::DialAddress { .. })));
+        greet(listener, "there");
         let mut text = String::new();
         dial_address(&addresses, port).await.unwrap().read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "there");
-        assert!(matches!(dial_address(&addresses, port).await, Err(Error::DialAddress { .. })));
-        assert!(matches!(dial_address(&[], port).await, Err(Error::DialAddress { .. })));
     }
 
     #[tokio::test]
     async fn a_namespace_has_ports_of_its_own() {
         let dir = tempfile::tempdir().unwrap();
         let path = netns::create(dir.path()).unwrap();
-        let listener = netns::within(&path, || Ok(TcpListener::bind("127.0.0.1:0").unwrap())).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        greet(listener, "inside");
-        assert_eq!(word(Some(&path), port).await, "inside");
+        let of_the_node = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = of_the_node.local_addr().unwrap().port();
         let refused = dial(Some(&path), port).await.unwrap_err();
         let Error::Dial { source, .. } = refused else { panic!("{refused}") };
         assert_eq!(source.kind(), io::ErrorKind::ConnectionRefused);
+        let inside = netns::within(&path, || Ok(TcpListener::bind(("127.0.0.1", port)).unwrap())).unwrap();
+        greet(inside, "inside");
+        assert_eq!(word(Some(&path), port).await, "inside");
         netns::delete(&path).unwrap();
         rustix::mount::unmount(dir.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
     }

@@ -1,9 +1,10 @@
 //! The machine that the tests run on: where the programs are, and what it lacks.
 
-use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::{fs, iter};
 
 use anyhow::{Context, bail, ensure};
 
@@ -73,9 +74,19 @@ pub fn require_root() -> Result {
     Ok(())
 }
 
-/// A TCP port on the loopback interface that nobody listens on just now.
+/// A TCP port on the loopback interface that nobody listens on, and that no test gets a second time.
+///
+/// It is not one that the kernel gives to those who ask for any (ip_local_port_range, ip(7)): another test could have
+/// it before whoever this one is for.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0").context("find a free port")?.local_addr()?.port())
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
+    let range =
+        fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").context("read the ports' range")?;
+    let first: u16 =
+        range.split_whitespace().next().and_then(|word| word.parse().ok()).context("a first port")?;
+    let mut ports =
+        iter::repeat_with(|| NEXT.fetch_add(1, Ordering::Relaxed)).take_while(|port| *port < first);
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).context("find a free port")
 }
 
 /// Whether the kernel confines with AppArmor.

@@ -8,5 +8,4 @@ mod hostile;
 mod identity;
 mod joining;
 mod rootfs;
-mod speed;
 mod users;

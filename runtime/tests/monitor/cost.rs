@@ -1,8 +1,7 @@
-//! What a pod costs. The program of the tests is not the one that is shipped, so the ceilings are wide; to
+//! What a pod costs in memory. The program of the tests is not the one that is shipped, so the ceiling is wide; to
 //! measure another, name it in `CORTEN_RUNTIME` and read what is printed.
 
 use std::fs;
-use std::time::{Duration, Instant};
 
 use crate::fixture::{Container, node};
 
@@ -28,36 +27,19 @@ fn memory(pid: i32) -> Memory {
     memory
 }
 
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort_unstable();
-    times[times.len() / 2]
-}
-
 #[tokio::test]
 async fn a_pod_is_cheap() {
     let node = node();
-    let (mut pods, mut launches, mut creates, mut starts, mut execs) =
-        (vec![], vec![], vec![], vec![], vec![]);
+    let mut pods = Vec::new();
     for _ in 0..PODS {
-        let begin = Instant::now();
         pods.push(node.pod().await);
-        launches.push(begin.elapsed());
     }
     let idle: Vec<_> = pods.iter().map(|pod| memory(pod.monitor.pid())).collect();
     let pauses: Vec<_> = pods.iter().map(|pod| memory(pod.monitor.pause_pid())).collect();
     for pod in &mut pods {
-        let container = Container::new("echo hello; exec sleep 1000");
-        let id = container.id.clone();
-        let begin = Instant::now();
-        pod.create(container).await.unwrap();
-        creates.push(begin.elapsed());
-        let begin = Instant::now();
-        pod.monitor.start(&id).await.unwrap();
-        starts.push(begin.elapsed());
+        let id = pod.run(Container::new("echo hello; exec sleep 1000")).await;
         for _ in 0..3 {
-            let begin = Instant::now();
             pod.exec(&id, "true").await.0.unwrap();
-            execs.push(begin.elapsed());
         }
     }
     let busy: Vec<_> = pods.iter().map(|pod| memory(pod.monitor.pid())).collect();
@@ -71,13 +53,6 @@ async fn a_pod_is_cheap() {
         mean(&idle),
         mean(&busy),
         mean(&pauses)
-    );
-    println!(
-        "medians: launch {:?}, create {:?}, start {:?}, exec {:?}",
-        median(launches),
-        median(creates),
-        median(starts),
-        median(execs)
     );
     assert!(mean(&busy).0 + mean(&pauses).0 < 2048);
     for pod in pods {

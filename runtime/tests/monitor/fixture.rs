@@ -260,6 +260,21 @@ impl Pod<'_> {
             cgroup.remove().unwrap_or_else(|error| panic!("{}: {error}", cgroup.path()));
             self.node.runtime.cgroups().remove_empty_parents(cgroup.path()).unwrap();
         }
+        if !self.handlers.is_empty() {
+            self.cgroups.iter().for_each(|cgroup| remove_elsewhere(cgroup.path()));
+        }
+    }
+}
+
+/// Removes a cgroup where only runc makes one: it joins every hierarchy of v1. `runc delete`, which would, is not
+/// called by every test.
+fn remove_elsewhere(path: &CgroupPath) {
+    for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap() {
+        let cgroup = hierarchy.unwrap().path().join(path.as_str().trim_start_matches('/'));
+        for directory in cgroup.ancestors().take(2) {
+            // It is not there, or its sibling is.
+            fs::remove_dir(directory).ok();
+        }
     }
 }
 

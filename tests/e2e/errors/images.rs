@@ -3,7 +3,7 @@
 use corten_tests::image::{Image, Layer, digest};
 use corten_tests::origin::{Fault, Origin};
 use corten_tests::registry::BUSYBOX;
-use corten_tests::{Kubelet, Result, Setup, census, on_node, on_own_node};
+use corten_tests::{Kubelet, Result, Setup, census, host, on_node, on_own_node};
 use serde_json::json;
 use tonic::Code;
 
@@ -126,7 +126,7 @@ fn a_registry_that_fails_is_named() {
         origin.spoil_blob("failing", &image.blobs[0].0, Fault::Refused);
         let status = refused(kubelet, &reference).await?;
         assert!(status.message().contains("500"), "{status}");
-        let closed = format!("127.0.0.1:{}/x:1", corten_tests::host::free_port()?);
+        let closed = format!("127.0.0.1:{}/x:1", host::free_port()?);
         let status = refused(kubelet, &closed).await?;
         // The kubelet looks for this very word at the beginning, under this code alone.
         assert_eq!(status.code(), Code::Unknown, "{status}");

@@ -135,8 +135,14 @@ async fn hosts_that_do_not_answer() {
     let failure = manifest(|| Reply::Broken(b"SSH-2.0-OpenSSH\r\n".to_vec()), ":1").await;
     assert!(matches!(failure.error, Error::RegistryUnavailable { .. }), "{}", failure.error);
 
-    let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let failure = host(&format!("{port}/app:1"), None).await.manifest(&Wanted::Named).await.unwrap_err();
+    // It has a port and does not listen.
+    let deaf = tokio::net::TcpSocket::new_v4().unwrap();
+    deaf.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let failure = host(&format!("{}/app:1", deaf.local_addr().unwrap()), None)
+        .await
+        .manifest(&Wanted::Named)
+        .await
+        .unwrap_err();
     assert!(failure.error.to_string().contains("onnection refused"), "{}", failure.error);
     assert_eq!(failure.again, Again::Soon);
 }
