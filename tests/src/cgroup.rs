@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 
 use crate::Result;
+use crate::wait::slowness;
 
 const MOUNT: &str = "/sys/fs/cgroup";
 
@@ -102,7 +103,7 @@ impl Cgroup {
         let root = if Self::is_unified() { MOUNT.to_owned() } else { format!("{MOUNT}/unified") };
         let dir = Path::new(&root).join(line.1.trim_start_matches('/'));
         fs::write(dir.join("cgroup.freeze"), "1").context("write cgroup.freeze")?;
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10) * slowness();
         while !fs::read_to_string(dir.join("cgroup.events"))?.contains("frozen 1") {
             if std::time::Instant::now() > deadline {
                 bail!("{} is not frozen", dir.display());

@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use serde_json::json;
 
 use crate::Result;
+use crate::wait::slowness;
 
 /// How long plugins may go on whose daemon was killed.
 const PLUGINS_LIMIT: Duration = Duration::from_secs(10);
@@ -67,10 +68,11 @@ impl Network {
         format!("10.77.{}.", self.number)
     }
 
-    /// Writes one configuration.
+    /// Writes one configuration; nobody sees half of it.
     pub fn write(&self, file: &str, value: &serde_json::Value) -> Result {
-        let path = self.conf_dir().join(file);
-        fs::write(&path, value.to_string()).with_context(|| format!("write {}", path.display()))
+        let (path, new) = (self.conf_dir().join(file), self.conf_dir().join(format!(".{file}.new")));
+        fs::write(&new, value.to_string()).with_context(|| format!("write {}", new.display()))?;
+        fs::rename(&new, &path).with_context(|| format!("rename {}", new.display()))
     }
 
     /// The usual conflist.
@@ -108,7 +110,7 @@ impl Network {
 
     /// What of this network is left on the host, once plugins that a killed daemon left running have ended.
     pub fn leftovers(&self) -> Vec<String> {
-        let deadline = Instant::now() + PLUGINS_LIMIT;
+        let deadline = Instant::now() + PLUGINS_LIMIT * slowness();
         loop {
             let left = self.leftovers_now();
             if left.is_empty() || Instant::now() > deadline {

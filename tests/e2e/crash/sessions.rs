@@ -65,8 +65,8 @@ fn a_container_of_the_last_daemon_can_be_followed_and_entered() {
 fn sessions_end_with_their_container() {
     on_own_node(&Setup::default(), async |kubelet| {
         let pod = kubelet.pod().run().await?;
-        let container = pod.container().sh("echo up; exec sleep 1000").start().await?;
-        container.says("up").await?;
+        let script = "while :; do echo tick; usleep 10000; done";
+        let container = pod.container().sh(script).start().await?;
         let pid = container.pid().await?;
         let command = ["sh", "-c", "echo up; sleep 1000"];
         let mut sessions = Vec::new();
@@ -76,7 +76,8 @@ fn sessions_end_with_their_container() {
                 session.until("up").await?;
                 sessions.push((session, Some(128 + 9)));
             }
-            let session = Session::attach(transport, &container, Wanted::OUTPUT).await?;
+            let mut session = Session::attach(transport, &container, Wanted::OUTPUT).await?;
+            session.until("tick").await?;
             sessions.push((session, None));
         }
         container.stop(Duration::ZERO).await?;

@@ -10,8 +10,8 @@ use k8s_cri::v1 as wire;
 /// Puts a plugin of these lines in the place of the bridge and runs a pod, which is refused.
 async fn refused(kubelet: &Kubelet, script: &str) -> Result<tonic::Status> {
     let network = kubelet.node().network();
-    fs::remove_file(network.conf_dir().join("10-bridge.conflist"))?;
     network.write_script("20-test.conflist", "broken", script)?;
+    fs::remove_file(network.conf_dir().join("10-bridge.conflist"))?;
     // Pods run until the new configuration is seen.
     let status = eventually("the plugin is used", async || {
         let request = kubelet.pod().request().await?;
@@ -54,9 +54,11 @@ fn a_plugin_that_hangs_is_ended() {
         let status = refused(kubelet, "[ $CNI_COMMAND = DEL ] && exit 0\nsleep 87654 & sleep 87654").await?;
         assert!(began.elapsed() < Duration::from_secs(30) * slowness(), "{:?}", began.elapsed());
         assert!(status.message().contains("broken"), "{status}");
-        let ps = std::process::Command::new("ps").args(["-eo", "args"]).output()?;
-        assert!(!String::from_utf8_lossy(&ps.stdout).contains("sleep 87654"), "the plugin still runs");
-        Ok(())
+        eventually("the plugin is gone", async || {
+            let ps = std::process::Command::new("ps").args(["-eo", "args"]).output()?;
+            Ok((!String::from_utf8_lossy(&ps.stdout).contains("sleep 87654")).then_some(()))
+        })
+        .await
     });
 }
 
@@ -97,9 +99,9 @@ fn a_plugin_that_answers_nonsense_is_refused() {
 fn a_plugin_that_is_missing_is_named() {
     on_own_node(&Setup::default(), async |kubelet| {
         let network = kubelet.node().network();
-        fs::remove_file(network.conf_dir().join("10-bridge.conflist"))?;
         network.write_script("20-test.conflist", "absent-plugin", "exit 0")?;
         fs::remove_file(network.bin_dir().join("absent-plugin"))?;
+        fs::remove_file(network.conf_dir().join("10-bridge.conflist"))?;
         let status = eventually("the new configuration is used", async || {
             let request = kubelet.pod().request().await?;
             Ok(corten_tests::Pod::run(kubelet, request).await.err())

@@ -143,9 +143,8 @@ fn writes_are_no_quicker_than_io_max() {
         assert!(limited > 2.5, "4 MiB in {limited} s");
         let none = wire::LinuxContainerResources { unified: rate("max"), ..Default::default() };
         update(&container, none).await?;
-        let free = seconds().await?;
-        assert!(free < limited / 2.0, "{free} s without a limit, {limited} s with one");
-        Ok(())
+        // Other tests write, too.
+        eventually("writes are free", async || Ok((seconds().await? < limited / 2.0).then_some(()))).await
     });
 }
 

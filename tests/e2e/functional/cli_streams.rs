@@ -9,7 +9,7 @@ use corten_tests::distribution::pem;
 use corten_tests::registry::NGINX;
 use corten_tests::streaming::session::{Wanted, exec_url};
 use corten_tests::streaming::status;
-use corten_tests::wait::PATIENCE;
+use corten_tests::wait::{PATIENCE, slowness};
 use corten_tests::{Kubelet, Result, Setup, eventually, on_own_node};
 use rustix::process::{Pid, Signal};
 
@@ -19,7 +19,11 @@ const TRANSPORTS: [&str; 2] = ["spdy", "websocket"];
 fn feed(kubelet: &Kubelet, args: &[&str], input: &str) -> Result<(Option<i32>, String, String)> {
     let mut command = kubelet.node().cli(args)?;
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    child.stdin.take().context("standard input")?.write_all(input.as_bytes())?;
+    match child.stdin.take().context("standard input")?.write_all(input.as_bytes()) {
+        // It has ended already, with an error perhaps that it tells below.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+        written => written?,
+    }
     let output = child.wait_with_output()?;
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     Ok((output.status.code(), text(&output.stdout), text(&output.stderr)))
@@ -129,7 +133,7 @@ fn a_port_that_nobody_listens_at_ends_the_connection() {
         for transport in TRANSPORTS {
             let (child, address) = forward(kubelet, transport, &format!("{} :9", pod.id))?;
             let mut stream = TcpStream::connect(address)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(Some(PATIENCE * slowness()))?;
             let mut said = Vec::new();
             // An end or a reset, and no wait.
             let ended = stream.read_to_end(&mut said);
@@ -161,10 +165,10 @@ struct Forward {
     _output: BufReader<ChildStdout>,
 }
 
-/// The page of the image with nginx, once it is served.
+/// The page of the image with nginx, once it is served; a connection made before that may be reset.
 fn page(address: &str) -> Result<Option<String>> {
     let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(PATIENCE * slowness()))?;
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
     let mut page = String::new();
     stream.read_to_string(&mut page)?;
@@ -178,7 +182,7 @@ fn a_forwarded_port_leads_into_the_pod() {
         pod.container().image(NGINX).start().await?;
         for transport in TRANSPORTS {
             let (child, address) = forward(kubelet, transport, &format!("{} :80", pod.id))?;
-            let page = eventually("the page is served", async || page(&address));
+            let page = eventually("the page is served", async || Ok(page(&address).ok().flatten()));
             ensure!(page.await.is_ok(), "no page over {transport}");
             terminate(child)?;
         }
@@ -213,7 +217,7 @@ fn sessions_travel_over_tls_where_it_is_configured() {
             assert_eq!(exec(transport, &trust)?, (Some(0), "steel".to_owned(), String::new()), "{transport}");
             let words = [&trust[..], &[&pod.id, ":80"]].concat().join(" ");
             let (child, address) = forward(kubelet, transport, &words)?;
-            let page = eventually("the page is served", async || page(&address)).await;
+            let page = eventually("the page is served", async || Ok(page(&address).ok().flatten())).await;
             terminate(child)?;
             ensure!(page.is_ok(), "no page over {transport}");
         }

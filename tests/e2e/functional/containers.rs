@@ -199,7 +199,7 @@ fn processes_that_a_container_leaves_end_with_it() {
 fn a_stop_goes_on_without_its_caller() {
     on_node(async |kubelet| {
         let pod = kubelet.pod().run().await?;
-        let script = "trap 'echo asked' TERM; echo up; while true; do sleep 1; done";
+        let script = "trap 'echo asked' TERM; echo up; while true; do usleep 10000; done";
         let container = pod.container().sh(script).start().await?;
         container.says("up").await?;
         let request = wire::StopContainerRequest { container_id: container.id.clone(), timeout: 2 };

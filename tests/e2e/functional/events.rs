@@ -118,7 +118,9 @@ fn a_reader_that_sleeps_is_cut_off_and_holds_nobody_up() {
         let mut sleeper = Cri::narrow(kubelet.node().socket())?.runtime;
         let mut asleep = sleeper.get_container_events(wire::GetEventsRequest {}).await?.into_inner();
         let mut awake = listen(kubelet).await?;
-        let pod = kubelet.pod().run().await?;
+        // Events that are this large fill a connection soon.
+        let note = ("note".to_owned(), "x".repeat(2048));
+        let pod = kubelet.pod().with(|config| config.annotations.extend([note])).run().await?;
         let mut heard = names(&next(&mut awake, &pod.id, 2).await?).len();
         // Made, killed and removed: three events each, more than are kept and fit into a connection.
         let life = async || -> Result { Ok(pod.container().create().await?.remove().await?) };

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use corten_tests::registry::NGINX;
+use corten_tests::wait::slowness;
 use corten_tests::{Kubelet, Result, Setup, eventually, on_node, on_own_node};
 use k8s_cri::v1 as wire;
 use serde_json::json;
@@ -14,7 +15,7 @@ use serde_json::json;
 /// The page at an address, fetched with as little HTTP as will do.
 fn page(address: &str) -> Result<String> {
     let mut stream = TcpStream::connect(address).with_context(|| format!("connect to {address}"))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_read_timeout(Some(Duration::from_secs(10) * slowness()))?;
     write!(stream, "GET / HTTP/1.0\r\nHost: test\r\n\r\n")?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;

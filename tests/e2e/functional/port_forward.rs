@@ -30,7 +30,9 @@ async fn open(spdy: &mut Spdy, port: u16, request: u32) -> Result<(u32, u32)> {
 async fn rest(spdy: &mut Spdy, (error, data): (u32, u32)) -> Result<(Vec<u8>, String)> {
     let (mut bytes, mut text, mut open) = (Vec::new(), Vec::new(), vec![error, data]);
     while !open.is_empty() {
-        match tokio::time::timeout(corten_tests::wait::PATIENCE, spdy.next()).await?? {
+        match tokio::time::timeout(corten_tests::wait::PATIENCE * corten_tests::wait::slowness(), spdy.next())
+            .await??
+        {
             Event::Data(stream, more) if stream == data => bytes.extend(more),
             Event::Data(_, more) => text.extend(more),
             Event::End(stream) | Event::Reset(stream) => open.retain(|open| *open != stream),

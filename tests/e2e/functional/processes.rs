@@ -220,7 +220,9 @@ fn standard_input_is_empty_and_a_terminal_is_one() {
 fn a_container_has_three_open_files_and_no_more() {
     on_node(async |kubelet| {
         let pod = kubelet.pod().run().await?;
-        let container = pod.container().start().await?;
+        // Once it speaks, its libraries are loaded.
+        let container = pod.container().sh("echo up; sleep 1000 & wait").start().await?;
+        container.says("up").await?;
         let mut files: Vec<_> = std::fs::read_dir(format!("/proc/{}/fd", container.pid().await?))?
             .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
             .collect::<Result<_>>()?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use corten_tests::registry::BUSYBOX;
+use corten_tests::wait::slowness;
 use corten_tests::{Result, Setup, eventually, on_node, on_own_node};
 use k8s_cri::v1 as wire;
 use tonic::Code;
@@ -103,7 +104,7 @@ fn readiness_is_told_to_systemd() {
         kubelet.stop_daemon().await?;
         let path = node.dir().join("notify.sock");
         let socket = UnixDatagram::bind(&path)?;
-        socket.set_read_timeout(Some(Duration::from_secs(20)))?;
+        socket.set_read_timeout(Some(Duration::from_secs(20) * slowness()))?;
         let mut serve = node.serve()?;
         let mut child = serve.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "150000").spawn()?;
         let receive = || -> Result<String> {

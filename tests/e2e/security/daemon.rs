@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::net::UnixStream;
 
 use anyhow::Context;
+use corten_tests::wait::slowness;
 use corten_tests::{Result, Setup, eventually, host, on_node, on_own_node, skip};
 use k8s_cri::v1 as wire;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
@@ -24,14 +25,18 @@ fn many_talkative_commands_do_not_fill_the_daemons_memory() {
         let container = pod.container().start().await?;
         let daemon = kubelet.node().daemon_pid()?;
         let before = kib(daemon, "VmRSS")?;
+        let timeout = 80 * i64::from(slowness());
+        let talk = "echo >>/up; until [ -e /go ]; do usleep 1000; done; head -c 20000000 /dev/zero; exit 3";
         let execs: Vec<_> = (0..24)
             .map(|_| {
                 let mut runtime = kubelet.cri().runtime;
-                let cmd = ["sh", "-c", "head -c 20000000 /dev/zero; exit 3"].map(str::to_owned).into();
-                let request = wire::ExecSyncRequest { container_id: container.id.clone(), cmd, timeout: 80 };
+                let cmd = ["sh", "-c", talk].map(str::to_owned).into();
+                let request = wire::ExecSyncRequest { container_id: container.id.clone(), cmd, timeout };
                 tokio::spawn(async move { runtime.exec_sync(request).await })
             })
             .collect();
+        // They share what there is only while they all run.
+        container.sh(": >>/up; until [ $(wc -l </up) = 24 ]; do usleep 1000; done; : >/go").await?;
         for exec in execs {
             let answer = exec.await??.into_inner();
             assert_eq!(answer.exit_code, 3);

@@ -51,7 +51,9 @@ fn no_program_of_the_node_can_be_opened_for_writing_through_an_exec() {
 fn a_process_holds_nothing_of_the_node() {
     on_node(async |kubelet| {
         let pod = kubelet.pod().run().await?;
-        let container = pod.container().start().await?;
+        // Once it speaks, its libraries are loaded.
+        let container = pod.container().sh("echo up; sleep 1000 & wait").start().await?;
+        container.says("up").await?;
         let pid = container.pid().await?;
         let mut numbers: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))?
             .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
