@@ -12,6 +12,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::network::PACKET_FILTERS;
 use crate::{Node, Result, cgroup, eventually};
 
 /// What of a node without pods and without a daemon is left, images aside.
@@ -172,9 +173,12 @@ pub fn of_machine() -> Result<BTreeSet<String>> {
             all.insert(format!("interface {name}"));
         }
     }
-    let rules = Command::new("iptables").args(["-w", "-t", "nat", "-S"]).stderr(Stdio::null()).output();
-    let rules = rules.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-    all.extend(rules.lines().filter(|rule| ours(rule)).map(|rule| format!("rule {rule}")));
+    for program in PACKET_FILTERS {
+        let rules = Command::new(program).args(["-w", "-t", "nat", "-S"]).stderr(Stdio::null()).output();
+        let rules =
+            rules.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+        all.extend(rules.lines().filter(|rule| ours(rule)).map(|rule| format!("{program} rule {rule}")));
+    }
     Ok(all)
 }
 

@@ -16,6 +16,9 @@ use crate::wait::slowness;
 /// How long plugins may go on whose daemon was killed.
 const PLUGINS_LIMIT: Duration = Duration::from_secs(10);
 
+/// What has the rules of each address family, iptables(8).
+pub const PACKET_FILTERS: [&str; 2] = ["iptables", "ip6tables"];
+
 /// Where Debian puts the plugins.
 pub const PLUGINS: &str = "/usr/lib/cni";
 
@@ -135,24 +138,28 @@ impl Network {
         {
             left.push(format!("interface {}", port.file_name().to_string_lossy()));
         }
-        left.extend(self.rules().into_iter().map(|rule| format!("rule {rule}")));
+        left.extend(self.rules().into_iter().map(|(program, rule)| format!("{program} rule {rule}")));
         left
     }
 
-    /// The packet filter rules of this network's plugins, as arguments for a shell.
-    fn rules(&self) -> Vec<String> {
+    /// The packet filter rules of this network's plugins: the program that has each, and its arguments for a shell.
+    fn rules(&self) -> Vec<(&'static str, String)> {
         let quoted = format!("name: \"{}\"", self.name());
-        let rules = output("iptables", &["-w", "-t", "nat", "-S"]);
-        rules.lines().filter(|rule| rule.replace('\\', "").contains(&quoted)).map(str::to_owned).collect()
+        let of = |program| -> Vec<(&'static str, String)> {
+            let rules = output(program, &["-w", "-t", "nat", "-S"]);
+            let ours = rules.lines().filter(|rule| rule.replace('\\', "").contains(&quoted));
+            ours.map(|rule| (program, rule.to_owned())).collect()
+        };
+        PACKET_FILTERS.into_iter().flat_map(of).collect()
     }
 
     /// Removes its rules, as a restart of the machine does.
     pub fn forget_rules(&self) {
-        for rule in self.rules() {
+        for (program, rule) in self.rules() {
             let rule = rule.replacen("-A", "-D", 1);
-            output("sh", &["-c", &format!("iptables -w -t nat {rule}")]);
+            output("sh", &["-c", &format!("{program} -w -t nat {rule}")]);
             if let Some(chain) = rule.split(' ').nth(1).filter(|chain| chain.starts_with("CNI-")) {
-                output("iptables", &["-w", "-t", "nat", "-X", chain]);
+                output(program, &["-w", "-t", "nat", "-X", chain]);
             }
         }
     }
