@@ -23,7 +23,7 @@ use crate::sys::clone;
 /// The child needs it from clone3(2) to execveat(2).
 const STACK_BYTES: usize = 64 << 10;
 
-/// How often the cgroup may vanish under us.
+/// How often another daemon may take or change the cgroup under us.
 const ATTEMPTS: usize = 5;
 
 /// How long systemd may have to forget a scope that has ended, before each of the attempts.
@@ -132,7 +132,7 @@ impl Worker {
     fn join(&mut self) -> Result<(), Error> {
         for _ in 1..ATTEMPTS {
             match self.try_join() {
-                Err(error) if has_vanished(&error) => {}
+                Err(error) if is_of_another(&error) => {}
                 result => return result,
             }
         }
@@ -204,7 +204,7 @@ impl Worker {
         }
         for _ in 1..ATTEMPTS {
             match self.try_spawn(arguments, fds).map_err(failed) {
-                Err(error) if has_vanished(&error) => self.join()?,
+                Err(error) if is_of_another(&error) => self.join()?,
                 result => return result,
             }
         }
@@ -234,15 +234,18 @@ fn cannot_make(source: cgroup::Error) -> Error {
     Error::Cgroup { operation: "make", source }
 }
 
-/// Another daemon may have ended and taken the empty cgroup with it.
-fn has_vanished(error: &Error) -> bool {
+/// Whether it comes of another daemon, so that the next attempt may do: one that has ended took the empty cgroup with
+/// it, and one that makes it anew has yet to give it processors, without which nothing enters (cpusets.rst).
+fn is_of_another(error: &Error) -> bool {
     let mut cause: Option<&dyn std::error::Error> = Some(error);
     while let Some(error) = cause {
         if let Some(cgroup::Error::NotFound { .. }) = error.downcast_ref() {
             return true;
         }
         if let Some(error) = error.downcast_ref::<io::Error>() {
-            return error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV);
+            let is_being_made =
+                matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOSPC | libc::EACCES));
+            return is_being_made || error.kind() == io::ErrorKind::NotFound;
         }
         cause = error.source();
     }
@@ -258,4 +261,35 @@ fn make(cgroups: &Cgroups) -> Result<Handles, cgroup::Error> {
 /// A name in it, whose parent it is: made and removed without a look at who else uses it.
 fn path_below(cgroups: &Cgroups) -> Result<CgroupPath, cgroup::Error> {
     cgroups.monitors()?.join("none")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// What the kernel says of a cgroup that a daemon has made and given nothing yet.
+    #[test]
+    fn a_cgroup_that_another_daemon_is_making_is_tried_again() {
+        let new = PathBuf::from(format!("/sys/fs/cgroup/cpuset/corten-test-spawner-{}", std::process::id()));
+        if fs::create_dir(&new).is_err() {
+            eprintln!("skipped: needs root and cpuset's v1 hierarchy");
+            return;
+        }
+        let operation = "enter the monitors' cgroup";
+        let enter =
+            |name: &str| Error::Spawn { operation, source: fs::write(new.join(name), "0").unwrap_err() };
+        let refused = enter("tasks");
+        fs::create_dir(new.join("below")).unwrap();
+        let below = enter("below/cpuset.cpus");
+        fs::remove_dir(new.join("below")).unwrap();
+        fs::remove_dir(&new).unwrap();
+        let gone = enter("tasks");
+        for error in [refused, below, gone] {
+            assert!(is_of_another(&error), "{error:?}");
+        }
+        assert!(!is_of_another(&Error::Spawn { operation, source: io::ErrorKind::OutOfMemory.into() }));
+    }
 }
