@@ -14,9 +14,9 @@ use server::{Content, Server};
 /// Patience for tests: everything ends soon.
 pub(crate) fn patience() -> Patience {
     Patience {
-        connect: Duration::from_millis(500),
-        answer: Duration::from_millis(500),
-        stall: Duration::from_millis(300),
+        connect: Duration::from_secs(5),
+        answer: Duration::from_secs(2),
+        stall: Duration::from_secs(2),
         stall_bytes: 1 << 10,
         pauses: [1, 1].map(Duration::from_millis).to_vec(),
         longest_pause: Duration::from_millis(20),

@@ -29,7 +29,10 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 fn node(second: &str) -> Node {
-    let node = Node::new(LIST);
+    with_plugins(Node::new(LIST), second)
+}
+
+fn with_plugins(node: Node, second: &str) -> Node {
     node.plugin("first", ADDS);
     node.plugin("second", second);
     node
@@ -148,7 +151,8 @@ async fn errors_of_add_and_del_are_both_kept_and_del_can_be_tried_again() {
 #[tokio::test]
 async fn nonsense_hangs_and_no_address() {
     let check = async |behaviour: &str, expect: fn(&Error) -> bool| {
-        let node = node(&format!("test $CNI_COMMAND = DEL && exit 0\n{behaviour}"));
+        let node = Node::with_limit(LIST, 3);
+        let node = with_plugins(node, &format!("test $CNI_COMMAND = DEL && exit 0\n{behaviour}"));
         let error = node.network.attach(&pod(None)).await.expect_err(behaviour);
         let Error::Add { source, cleanup, .. } = &error else { panic!("{error}") };
         assert!(cleanup.is_empty() && expect(source), "{behaviour}: {}", chain(&error));

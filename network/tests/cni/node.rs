@@ -28,6 +28,11 @@ pub(crate) struct Node {
 impl Node {
     /// A node with one configuration; to be called within a runtime.
     pub(crate) fn new(list: &str) -> Self {
+        Self::with_limit(list, 60)
+    }
+
+    /// The same with another time for each plugin, in seconds.
+    pub(crate) fn with_limit(list: &str, limit: u64) -> Self {
         let root = tempfile::tempdir().expect("directory");
         for dir in ["conf", "bin"] {
             fs::create_dir(root.path().join(dir)).expect("made");
@@ -38,7 +43,7 @@ impl Node {
             bin_dirs: vec![root.path().join("none"), root.path().join("bin")],
             netns_dir: root.path().join("netns"),
             cache_dir: root.path().join("cache"),
-            plugin_timeout_seconds: 1,
+            plugin_timeout_seconds: limit,
         });
         Self { root, network: network.expect("opened") }
     }

@@ -4,7 +4,7 @@ use runtime::cgroup::Limits;
 use runtime::{ContainerState, Error, FailureKind, NamespaceMode, PidNamespace, Stdin, recorded_exit};
 use serde_json::json;
 
-use crate::fixture::{Container, assert_is_in, children, node};
+use crate::fixture::{Container, assert_is_in, children, node, until};
 
 #[tokio::test]
 async fn a_container_runs_and_its_exit_is_recorded() {
@@ -106,7 +106,7 @@ async fn pid_namespaces_are_own_or_shared() {
     sandbox.pid = NamespaceMode::Pod;
     let mut pod = node.launch(sandbox).await.unwrap();
     let own = pod.run(Container::new("echo pid $$; exec sleep 1000")).await;
-    let script = "echo pid $$; ls /proc/1/root; cat /proc/1/maps; exec sleep 1000";
+    let script = "echo pid $$; ls /proc/1/root; cat /proc/1/maps; echo denied all; exec sleep 1000";
     let shared = pod.run(Container::new(script).in_pid_namespace(PidNamespace::Pod)).await;
     let target = PidNamespace::Target(own.clone());
     let joined =
@@ -115,7 +115,8 @@ async fn pid_namespaces_are_own_or_shared() {
     assert_eq!((joined.code, host.code), (5, 1));
     // The init of a namespace is out of reach of those within.
     pod.exec(&own, "true").await.0.unwrap();
-    assert_eq!(pod.log(&own), ["stdout F pid 1"]);
+    until(|| pod.log(&own) == ["stdout F pid 1"]).await;
+    until(|| pod.log(&shared).iter().any(|line| line.ends_with("denied all"))).await;
     let shared_log = pod.log(&shared);
     assert!(shared_log[0] != "stdout F pid 1", "{shared_log:?}");
     assert!(

@@ -132,7 +132,7 @@ async fn a_command_over_its_deadline_is_killed_with_its_children() {
     let id = pod.run(container("exec sleep 1000")).await;
     let before = pod.cgroup(&id).processes().unwrap();
     let script = "sleep 2000 & setsid sleep 2001 & sleep 2002";
-    let (exit, _) = pod.exec_for(&id, script, Some(Duration::from_secs(1))).await;
+    let (exit, _) = pod.exec_for(&id, script, Some(Duration::from_secs(5))).await;
     assert_eq!(exit.unwrap(), ExecExit::TimedOut);
     assert_eq!(pod.cgroup(&id).processes().unwrap(), before);
     pod.end().await;

@@ -139,7 +139,7 @@ impl Pod<'_> {
         };
         let tty = container.spec["process"]["terminal"] == true;
         let mut spec: Spec = serde_json::from_value(container.spec).unwrap();
-        let cgroup = format!("/corten-test-monitor-{}/{}", std::process::id(), container.id);
+        let cgroup = format!("/corten-test-monitor-{}/{}", self.id, container.id);
         let cgroup: CgroupPath = cgroup.parse().unwrap();
         let cgroup = self.node.runtime.cgroups().create(&cgroup, &container.limits).unwrap();
         self.cgroups.push(cgroup.clone());
@@ -164,6 +164,11 @@ impl Pod<'_> {
             tty,
             id: container.id,
         }
+    }
+
+    /// What a container has written into its root.
+    pub(crate) fn upper(&self, container: &str) -> PathBuf {
+        self.node.dir.path().join("containers").join(container).join("upper")
     }
 
     /// Creates and starts.

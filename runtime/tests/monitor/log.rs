@@ -101,7 +101,7 @@ async fn a_stuck_disk_stops_no_container_for_long() {
     // A pipe that nobody reads stands for the disk.
     let (disk, stuck) = std::io::pipe().unwrap();
     order.log = Some(stuck.into());
-    let root = pod.node.dir.path().join("containers").join(&id).join("upper");
+    let root = pod.upper(&id);
     pod.monitor.create(order).await.unwrap();
     pod.monitor.start(&id).await.unwrap();
     until(|| root.join("done").exists()).await;

@@ -234,5 +234,5 @@ async fn daemons_that_come_and_go_at_once_find_the_cgroup_of_the_monitors() {
             open(dir.path()).close().unwrap();
         }
     };
-    std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(come_and_go))));
+    std::thread::scope(|scope| (0..8).for_each(|_| drop(scope.spawn(come_and_go))));
 }

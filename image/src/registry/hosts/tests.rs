@@ -128,10 +128,11 @@ fn files_are_read_again_when_they_change() {
     let (dir, hosts) = directory(&[("q.io/hosts.toml", "server = \"https://one.io\"")]);
     let write = |text: &str| std::fs::write(dir.path().join("q.io/hosts.toml"), text).unwrap();
     assert_eq!(names(&hosts, "q.io/x:1"), ["one.io/x:1"]);
-    write("server = \"https://two.io\"");
-    assert_eq!(names(&hosts, "q.io/x:1"), ["two.io/x:1"]);
+    // Of another length: not every kernel's times tell two writes apart.
+    write("server = \"https://three.io\"");
+    assert_eq!(names(&hosts, "q.io/x:1"), ["three.io/x:1"]);
     write("no toml at all");
-    assert_eq!(names(&hosts, "q.io/x:1"), ["two.io/x:1"], "the old hosts go on");
+    assert_eq!(names(&hosts, "q.io/x:1"), ["three.io/x:1"], "the old hosts go on");
     let error = Hosts::new(Some(dir.path())).places(&"q.io/x:1".parse().unwrap()).unwrap_err();
     assert!(error.to_string().contains("q.io/hosts.toml"), "{error}");
     std::fs::remove_dir_all(dir.path().join("q.io")).unwrap();
